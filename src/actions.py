@@ -1,0 +1,166 @@
+"""The actions of the unit that serves. Each takes typed parameters and returns its results."""
+
+from typing import Literal
+
+import ops
+from ops import pebble
+from pydantic import BaseModel
+
+import report
+import serving
+import volumes
+from errors import BlockedError, CharmError, WaitingError
+from options import ShareOptions
+from shares import Present
+from state import State
+from stores import CONTENT_DIRECTORY, METADATA_DIRECTORY
+from workload import Workload, pebble_errors
+
+Results = dict[str, str]
+
+
+class FormatParams(BaseModel):
+    """Parameters of `status-detail` and `list-shares`."""
+
+    format: Literal["text", "json"] = "text"
+
+
+class DeleteShareParams(BaseModel):
+    """Parameters of `delete-share`."""
+
+    name: str
+    confirm: str
+
+
+class StartWithoutParams(BaseModel):
+    """Parameters of `start-without`."""
+
+    volume: volumes.VolumeName
+    confirm: str
+
+
+class AdoptVolumesParams(BaseModel):
+    """Parameters of `adopt-volumes`."""
+
+    confirm: str
+
+
+class Actions:
+    """The actions; every method raises `CharmError` with the text for the user."""
+
+    def __init__(self, container: ops.Container, model: ops.Model, state: State):
+        self._container = container
+        self._model = model
+        self._state = state
+        self._workload = Workload(container)
+
+    def status_detail(self, params: FormatParams, findings: list[CharmError]) -> Results:
+        """Show everything; what cannot be reached is said in its place."""
+        detail: dict[str, object] = {
+            "reasons": [f"{error.status.name}: {error}" for error in findings],
+            "volumes": report.volume_rows(self._container, self._state),
+        }
+        try:
+            with self._connect() as api:
+                detail |= report.server_detail(api, self._state, serving.METRICS_URL)
+        except CharmError as error:
+            detail["server"] = {"version": "unknown", "reason": str(error)}
+        if params.format == "json":
+            return {"status": report.as_json(detail)}
+        return {"status": report.as_text(detail)}
+
+    def list_shares(self, params: FormatParams) -> Results:
+        """List the shares of the server."""
+        with self._connect() as api:
+            rows = report.share_rows(Present.ask(api, ()), self._state)
+        if params.format == "json":
+            return {"shares": report.as_json(rows)}
+        return {"shares": "\n".join(report.table(rows)) if rows else "none"}
+
+    def delete_share(self, params: DeleteShareParams) -> Results:
+        """Delete a share with its files: the server is restarted to let go of them."""
+        if params.confirm != params.name:
+            raise BlockedError(f"to delete {params.name} for ever, say confirm={params.name}")
+        listed = self._state.options.shares
+        if listed is None:
+            raise BlockedError("mend the option shares first: it is not known what it lists")
+        if params.name in {share.name for share in listed}:
+            raise BlockedError(
+                f"the option shares lists {params.name}: take it out of the list first"
+            )
+        with self._connect() as api:
+            present = Present.ask(api, ())
+            found = present.shares.get(params.name)
+            if found is None:
+                raise BlockedError(f"there is no share {params.name}: see list-shares")
+            metadata = present.metadata.get(found.metadata_store_id)
+            api.delete_share(params.name)
+            alone = metadata and not any(
+                share.metadata_store_id == metadata.id
+                for name, share in present.shares.items()
+                if name != params.name
+            )
+            if metadata and alone:
+                api.delete_metadata_store(metadata.name)
+        key = ShareOptions(name=params.name).key
+        with pebble_errors():
+            # The server has the store's files open until it ends.
+            self._workload.stop()
+            if metadata and alone:
+                self._remove(f"{METADATA_DIRECTORY}/{metadata.name}")
+            self._remove(f"{CONTENT_DIRECTORY}/shares/{key}")
+        return {"deleted": params.name, "freed-bytes": str(found.used_bytes)}
+
+    def start_without(self, params: StartWithoutParams) -> Results:
+        """Put what cannot be served aside and let the server start with empty shares."""
+        if params.confirm != params.volume:
+            raise BlockedError(
+                f"to put aside what cannot be served, say confirm={params.volume}; nothing is "
+                "deleted"
+            )
+        pair, mismatch = self._mismatch()
+        if mismatch is None or mismatch.lost is None:
+            raise BlockedError("no volume is missing: there is nothing to do without")
+        if mismatch.lost != params.volume:
+            raise BlockedError(f"it is the {mismatch.lost} volume that is not right: {mismatch}")
+        with pebble_errors():
+            self._workload.stop()
+            places = volumes.set_aside(self._container, pair, params.volume)
+            self._workload.forget_exit()
+            # The users that may have stayed are of another life: admin is made anew.
+            volumes.commit(self._container, volumes.look(self._container), self._state, life="")
+        return {"kept-aside": ", ".join(places) or "nothing"}
+
+    def adopt_volumes(self, params: AdoptVolumesParams) -> Results:
+        """Make a pair of another application or model this application's."""
+        pair, mismatch = self._mismatch()
+        if mismatch is None or mismatch.adopt is None:
+            raise BlockedError("the volumes are no pair of another application")
+        if mismatch.adopt != params.confirm:
+            raise BlockedError(f"to serve these volumes, say confirm={mismatch.adopt}")
+        with pebble_errors():
+            volumes.adopt(self._container, pair, self._state)
+        return {"adopted": mismatch.adopt}
+
+    def _connect(self):  # the context manager of serving.connect
+        if self._state.credentials is None:
+            raise WaitingError("waiting for the leader to make the passwords")
+        return serving.connect(self._model, self._state, self._state.credentials)
+
+    def _mismatch(self) -> tuple[volumes.Pair, volumes.MismatchError | None]:
+        if not self._state.attached:
+            raise WaitingError("waiting for the storage to be attached")
+        with pebble_errors():
+            pair = volumes.look(self._container)
+        try:
+            volumes.check(pair, self._state)
+        except volumes.MismatchError as error:
+            return pair, error
+        return pair, None
+
+    def _remove(self, path: str) -> None:
+        try:
+            self._container.remove_path(path, recursive=True)
+        except pebble.PathError as error:
+            if error.kind != "not-found":
+                raise

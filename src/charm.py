@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""The DittoFS charm: events in, status out."""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import ops
+from pydantic import BaseModel
+
+import serving
+import state
+from actions import (
+    Actions,
+    AdoptVolumesParams,
+    DeleteShareParams,
+    FormatParams,
+    StartWithoutParams,
+)
+from charms.dittofs.v0.filesystem_info import FilesystemProvider
+from errors import BlockedError, CharmError
+from relations import filesystem
+from shares import PORTS
+from state import FILESYSTEM, PEERS, State
+from workload import API_PORT, CONTAINER, METRICS_PORT
+
+logger = logging.getLogger(__name__)
+
+Params = TypeVar("Params", bound=BaseModel)
+_SHOWN_SHARES = 5
+
+
+class DittofsCharm(ops.CharmBase):
+    """Every event leads to the same reconcile; actions and teardown are on their own."""
+
+    def __init__(self, framework: ops.Framework):
+        super().__init__(framework)
+        self._container = self.unit.get_container(CONTAINER)
+        self._filesystem = FilesystemProvider(self, FILESYSTEM)
+        self._findings: list[CharmError] = []
+        self._active = ""
+        self._stopped = False
+        on, observe = self.on, framework.observe
+        for event in (
+            on["metadata"].storage_attached,
+            on["content"].storage_attached,
+            on.install,
+            on.start,
+            on.config_changed,
+            on.leader_elected,
+            on.upgrade_charm,
+            on.update_status,
+            on.secret_changed,
+            on[CONTAINER].pebble_ready,
+            on[CONTAINER].pebble_check_failed,
+            on[CONTAINER].pebble_check_recovered,
+            on[PEERS].relation_created,
+            on[PEERS].relation_changed,
+            on[FILESYSTEM].relation_created,
+            on[FILESYSTEM].relation_joined,
+            on[FILESYSTEM].relation_broken,
+        ):
+            observe(event, self._on_reconcile)
+        for event in (
+            on["metadata"].storage_detaching,
+            on["content"].storage_detaching,
+            on.stop,
+            on.remove,
+        ):
+            observe(event, self._on_teardown)
+        observe(on.status_detail_action, self._on_status_detail)
+        observe(on.list_shares_action, self._on_list_shares)
+        observe(on.delete_share_action, self._on_delete_share)
+        observe(on.start_without_action, self._on_start_without)
+        observe(on.adopt_volumes_action, self._on_adopt_volumes)
+        observe(on.collect_unit_status, self._on_collect_status)
+
+    def _on_reconcile(self, _: ops.EventBase) -> None:
+        self._reconcile()
+
+    def _reconcile(self) -> State:
+        """Bring everything to what Juju says now, and remember for the status what was found."""
+        juju = State.from_charm(self)
+        self._active = ""
+        if juju.serves:
+            self._findings = [BlockedError(mistake) for mistake in juju.mistakes]
+            self._serve(juju)
+        else:
+            remedy = f"juju scale-application {juju.application} 1"
+            self._findings = [BlockedError(f"only unit 0 can serve; run: {remedy}")]
+        # What is served may have changed just now.
+        self._findings += filesystem.publish(self._filesystem, self.model, State.from_charm(self))
+        return juju
+
+    def _serve(self, juju: State) -> None:
+        outcome = serving.reconcile(self._container, juju, self.model)
+        self._findings += outcome.findings
+        if outcome.version:
+            self.unit.set_workload_version(outcome.version)
+        if juju.options.protocols is not None:
+            self.unit.set_ports(
+                API_PORT, METRICS_PORT, *(PORTS[each] for each in juju.options.protocols)
+            )
+        if outcome.serving is not None and juju.options.shares is not None:
+            nfs = "nfs" in (juju.options.protocols or ())
+            first = outcome.serving[0] if nfs and outcome.serving else None
+            state.offer(self.model, first)
+            self._active = _describe(juju, outcome.serving)
+
+    def _on_teardown(self, _: ops.EventBase) -> None:
+        juju = State.from_charm(self)
+        if juju.serves:
+            for problem in serving.shut_down(self._container, juju, self.model):
+                logger.warning("while stopping: %s", problem)
+        self._stopped = True
+
+    def _on_status_detail(self, event: ops.ActionEvent) -> None:
+        self._reconcile()
+        findings = self._sorted_findings()
+        self._run(event, FormatParams, lambda actions, p: actions.status_detail(p, findings))
+
+    def _on_list_shares(self, event: ops.ActionEvent) -> None:
+        self._run(event, FormatParams, Actions.list_shares)
+
+    def _on_delete_share(self, event: ops.ActionEvent) -> None:
+        self._run(event, DeleteShareParams, Actions.delete_share)
+
+    def _on_start_without(self, event: ops.ActionEvent) -> None:
+        self._run(event, StartWithoutParams, Actions.start_without)
+
+    def _on_adopt_volumes(self, event: ops.ActionEvent) -> None:
+        self._run(event, AdoptVolumesParams, Actions.adopt_volumes)
+
+    def _run(
+        self,
+        event: ops.ActionEvent,
+        params: type[Params],
+        call: Callable[[Actions, Params], dict[str, str]],
+    ) -> None:
+        """Run an action, then reconcile: it may have opened the way for the server."""
+        loaded = event.load_params(params, errors="fail")
+        juju = State.from_charm(self)
+        try:
+            if not juju.serves:
+                raise BlockedError(f"only unit 0 serves: run it on {juju.application}/0")
+            event.set_results(call(Actions(self._container, self.model, juju), loaded))
+        except CharmError as error:
+            event.fail(str(error))
+        self._reconcile()
+
+    def _on_collect_status(self, event: ops.CollectStatusEvent) -> None:
+        findings = self._sorted_findings()
+        for index, finding in enumerate(findings):
+            more = f" (+{len(findings) - 1} more: status-detail)" if len(findings) > 1 else ""
+            event.add_status(finding.status(str(finding) + ("" if index else more)))
+        if self._stopped:
+            event.add_status(ops.MaintenanceStatus("stopped"))
+        event.add_status(ops.ActiveStatus(self._active))
+
+    def _sorted_findings(self) -> list[CharmError]:
+        """The worst first: what a person has to mend before what mends itself."""
+        return sorted(self._findings, key=lambda error: error.status is not ops.BlockedStatus)
+
+
+def _describe(juju: State, serving_now: tuple[str, ...]) -> str:
+    """What is served, for `juju status`: protocols and shares, the volatile ones marked."""
+    if not juju.options.protocols:
+        return "no protocol is served: see the option protocols"
+    if not serving_now:
+        return "no share is served: see the option shares"
+    volatile = {share.name for share in juju.options.shares or () if share.volatile}
+    shown = [f"{name} (volatile)" if name in volatile else name for name in serving_now]
+    more = len(shown) - _SHOWN_SHARES
+    listed = ", ".join(shown[:_SHOWN_SHARES]) + (f" and {more} more" if more > 0 else "")
+    return f"{', '.join(juju.options.protocols)}: {listed}"
+
+
+if __name__ == "__main__":  # pragma: no cover  # Juju's way in
+    ops.main(DittofsCharm)

@@ -1,0 +1,117 @@
+"""The secrets: made once by the leader, kept in Juju, read by every unit.
+
+The application owns one secret with the first admin password and the key that signs the server's
+tokens; its id is in the peer databag. The unit that serves owns another with the password that
+the server has now, which may have come from the option `admin-password`.
+"""
+
+import secrets
+from typing import TYPE_CHECKING
+
+import ops
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from errors import BlockedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PEERS = "peers"
+OPTION = "admin-password"
+_PEER_KEY = "server-credentials"
+_APPLIED_LABEL = "admin-password-applied"
+_MINIMUM, _MAXIMUM = 8, 72  # what the server takes
+
+
+class Credentials(BaseModel):
+    """What the server is started with; `life` changes when the secret was lost and made anew."""
+
+    model_config = ConfigDict(frozen=True)
+
+    life: str
+    admin_password: SecretStr
+    token_key: SecretStr
+
+
+def load(model: ops.Model) -> Credentials | None:
+    """Return the application's credentials, or None where the leader has not made them yet."""
+    peers = model.get_relation(PEERS)
+    secret_id = peers.data[model.app].get(_PEER_KEY) if peers else None
+    if not secret_id:
+        return None
+    try:
+        secret = model.get_secret(id=secret_id)
+        content = secret.get_content(refresh=True)
+    except (ops.SecretNotFoundError, ops.ModelError):
+        return None
+    return Credentials(
+        life=secret_id.rpartition(":")[2].rpartition("/")[2],
+        admin_password=SecretStr(content["admin-password"]),
+        token_key=SecretStr(content["token-key"]),
+    )
+
+
+def ensure(model: ops.Model) -> Credentials | None:
+    """Return the application's credentials; the leader makes them where there are none."""
+    found = load(model)
+    peers = model.get_relation(PEERS)
+    if found or peers is None or not model.unit.is_leader():
+        return found
+    secret = model.app.add_secret(
+        {"admin-password": secrets.token_urlsafe(24), "token-key": secrets.token_urlsafe(48)},
+        description="DittoFS: the first password of the user admin, and the key of its tokens",
+    )
+    peers.data[model.app][_PEER_KEY] = str(secret.id)
+    return load(model)
+
+
+def wanted_password(model: ops.Model, config: ops.ConfigData, made: Credentials) -> SecretStr:
+    """Return the password that the user `admin` shall have.
+
+    Raises:
+        BlockedError: the option's secret cannot be read or has no fit password.
+    """
+    secret_id = config.get(OPTION)
+    if not secret_id:
+        return made.admin_password
+    try:
+        password = model.get_secret(id=str(secret_id)).get_content(refresh=True).get("password")
+    except (ops.SecretNotFoundError, ops.ModelError):
+        raise BlockedError(
+            f"{OPTION}: the secret cannot be read; run: juju grant-secret <secret> "
+            f"{model.app.name}, then set the option again"
+        ) from None
+    if password is None or not _MINIMUM <= len(password.encode()) <= _MAXIMUM:
+        raise BlockedError(
+            f"{OPTION}: the secret needs the key password with {_MINIMUM} to {_MAXIMUM} bytes"
+        )
+    return SecretStr(password)
+
+
+def known_passwords(model: ops.Model, made: Credentials) -> "Iterator[SecretStr]":
+    """Yield the passwords that the server may have when it does not have the wanted one."""
+    applied = _applied(model)
+    if applied:
+        yield SecretStr(applied.get_content(refresh=True)["password"])
+    yield made.admin_password
+
+
+def remember_password(model: ops.Model, password: SecretStr) -> None:
+    """Keep the password the server has now in the unit's own secret; no write where it is kept."""
+    content = {"password": password.get_secret_value()}
+    applied = _applied(model)
+    if applied is None:
+        model.unit.add_secret(
+            content, label=_APPLIED_LABEL, description="DittoFS: the password of the user admin"
+        )
+    elif applied.get_content(refresh=True) != content:
+        applied.set_content(content)
+        # The old revision may not outlive the password: nobody else tracks it.
+        applied.get_content(refresh=True)
+
+
+def _applied(model: ops.Model) -> ops.Secret | None:
+    try:
+        return model.get_secret(label=_APPLIED_LABEL)
+    except ops.SecretNotFoundError:
+        return None

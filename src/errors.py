@@ -1,0 +1,23 @@
+"""What can stand in the way, as one family of exceptions: each becomes one status."""
+
+import ops
+
+
+class CharmError(Exception):
+    """Something keeps the unit from doing its work; the text is what the status says.
+
+    Subclasses say who has to act. Raised at the borders (Pebble, REST, Juju, the volumes) and
+    turned into a status in one place.
+    """
+
+    status: type[ops.StatusBase] = ops.BlockedStatus
+
+
+class BlockedError(CharmError):
+    """A person has to act; the text names the remedy."""
+
+
+class WaitingError(CharmError):
+    """It mends itself, or is tried again at the next event; the text says what is waited for."""
+
+    status = ops.WaitingStatus

@@ -1,0 +1,203 @@
+"""The options of the charm, typed, with one readable line for each mistake in them."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import quote
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+import stores
+from units import MIB, format_size, parse_size
+
+Protocol = Literal["nfs", "smb"]
+Access = Literal["none", "read", "read-write"]
+Squash = Literal["none", "root-to-admin", "root-to-guest", "all-to-admin", "all-to-guest"]
+
+_MINIMUM_MEMORY = 512 * MIB
+# The name becomes a directory, percent-encoded; file systems stop at 255 bytes.
+_LONGEST_NAME = 200
+
+
+def _share_name(name: str) -> str:
+    bare = name.removeprefix("/")
+    if not bare.strip():
+        raise ValueError("needs a name behind the slash, such as /export")
+    if bare in {".", ".."} or ".." in bare or ":" in bare or "/" in bare:
+        raise ValueError('must be one path element such as /export, without ":", ".." and "/"')
+    if not bare.isprintable() or bare != bare.strip():
+        raise ValueError("must be printable, without spaces at its ends")
+    if len(quote(bare, safe="")) > _LONGEST_NAME:
+        raise ValueError("is too long")
+    return f"/{bare}"
+
+
+def _quota(value: object) -> int:
+    if value in (None, "none", 0):
+        return 0
+    return parse_size(str(value))
+
+
+def _memory(value: object) -> int:
+    size = parse_size(str(value))
+    if size < _MINIMUM_MEMORY:
+        raise ValueError(f"must be at least {format_size(_MINIMUM_MEMORY)}")
+    return size
+
+
+def _protocols(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(sorted({part.strip() for part in value.split(",") if part.strip()}))
+
+
+def _shares(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        entries: object = yaml.safe_load(value)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise ValueError(f"is not YAML: a mistake{where}") from None
+    return [] if entries is None else entries
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class ShareOptions(BaseModel):
+    """One entry of the option `shares`. Sizes in bytes, 0 for no quota."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=_dashed, populate_by_name=True
+    )
+
+    name: Annotated[str, AfterValidator(_share_name)]
+    metadata: stores.MetadataName = "badger"
+    content: stores.ContentName = "volume"
+    access: Access = "read-write"
+    squash: Squash = "root-to-guest"
+    read_only: bool = False
+    quota: Annotated[int, BeforeValidator(_quota), Field(ge=0)] = 0
+    trash_days: Annotated[int, Field(ge=0, le=3650)] = 0
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "ShareOptions":
+        if stores.CONTENT[self.content].needs_quota and not self.quota:
+            raise ValueError(f"content {self.content} needs a quota: it uses the server's memory")
+        return self
+
+    @property
+    def key(self) -> str:
+        """The name as it stands in paths and in the names of stores."""
+        return quote(self.name.removeprefix("/"), safe="")
+
+    @property
+    def volatile(self) -> bool:
+        """Whether a restart of the server loses its files."""
+        return stores.METADATA[self.metadata].volatile or stores.CONTENT[self.content].volatile
+
+
+def _distinct(shares: tuple[ShareOptions, ...]) -> tuple[ShareOptions, ...]:
+    seen: dict[str, int] = {}
+    for number, share in enumerate(shares, start=1):
+        # SMB clients do not tell upper from lower case.
+        first = seen.setdefault(share.name.casefold(), number)
+        if first != number:
+            raise ValueError(f"entry {number} has the same name as entry {first}: {share.name}")
+    return shares
+
+
+class Options(BaseModel):
+    """All options; None in `protocols` or `shares` means: leave them as the server has them."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=_dashed, populate_by_name=True)
+
+    log_level: Literal["debug", "info", "warn", "error"] = "info"
+    protocols: Annotated[tuple[Protocol, ...], BeforeValidator(_protocols)] | None = None
+    shares: (
+        Annotated[tuple[ShareOptions, ...], BeforeValidator(_shares), AfterValidator(_distinct)]
+        | None
+    ) = None
+    memory: Annotated[int, BeforeValidator(_memory)] = 2048 * MIB
+
+
+class Loaded(NamedTuple):
+    """What `load` found: options, the names of those not usable, a line for each mistake."""
+
+    options: Options
+    faulty: frozenset[str]
+    mistakes: tuple[str, ...]
+
+
+def load(config: Mapping[str, Any]) -> Loaded:
+    """Read the charm's options; an option with a mistake is left out and keeps its default.
+
+    Args:
+        config: option name to value, as Juju gives it.
+    """
+    known = {name: config[name] for name in _NAMES if name in config}
+    try:
+        return Loaded(Options.model_validate(known), frozenset(), ())
+    except ValidationError as error:
+        mistakes = tuple(
+            dict.fromkeys(_line(dict(detail)) for detail in error.errors(include_url=False))
+        )
+        faulty = frozenset(str(detail["loc"][0]) for detail in error.errors())
+    good = {name: value for name, value in known.items() if name not in faulty}
+    return Loaded(Options.model_validate(good), faulty, mistakes)
+
+
+_NAMES = tuple(_dashed(name) for name in Options.model_fields)
+
+
+def _line(detail: Mapping[str, Any]) -> str:
+    """One mistake as one line: the option, the entry and the key, the value, what is allowed."""
+    option, *rest = detail["loc"]
+    where = str(option)
+    # pydantic adds elements that name the branch of a union; they say nothing to a user.
+    for part in rest:
+        if isinstance(part, int):
+            where += f": entry {part + 1}"
+        elif "[" not in part:
+            where += f": {part}"
+    known = _SHORT.get(detail["type"], "").format(**detail.get("ctx", {}))
+    text = known or detail["msg"].removeprefix("Value error, ")
+    value = detail["input"]
+    # Of the whole list only the entry says something, and the text names it.
+    whole = option == "shares" and not rest
+    if isinstance(value, str | int | float | bool) and not whole:
+        return f"{where}: {_clip(str(value))!r} {text}"
+    return f"{where}: {text}"
+
+
+_SHORT = {
+    "literal_error": "must be {expected}",
+    "extra_forbidden": "is not a key that a share has",
+    "missing": "is missing",
+    "tuple_type": "must be a YAML list of shares",
+    "model_type": "must be a mapping with a name",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "string_type": "must be a text",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+}
+
+
+def _clip(text: str, limit: int = 40) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,0 +1,152 @@
+"""What the actions show: everything the charm knows, for programs and for people."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import ops
+
+import volumes
+from api import Api, Health
+from errors import CharmError
+from shares import PORTS, Present
+from state import State
+from units import format_size
+from workload import pebble_errors
+
+Row = dict[str, Any]
+
+
+def share_rows(present: Present, state: State) -> list[Row]:
+    """One row for each share of the server; sizes in bytes."""
+    listed = {share.name: share for share in state.options.shares or ()}
+    rows: list[Row] = []
+    for name, share in sorted(present.shares.items()):
+        metadata, content = present.backends(share)
+        rows.append(
+            {
+                "name": name,
+                "listed": name in listed,
+                "served": share.enabled,
+                "metadata": metadata,
+                "content": content,
+                "volatile": "memory" in {metadata, content},
+                "access": share.default_permission,
+                "read-only": share.read_only,
+                "used-bytes": share.used_bytes,
+                "quota": share.quota_bytes or "none",
+                "status": _health(share.status),
+            }
+        )
+    return rows
+
+
+def server_detail(api: Api, state: State, metrics_url: str) -> Row:
+    """What the server says of itself, its stores, shares and adapters."""
+    present = Present.ask(api, ())
+    return {
+        "server": {"version": api.version(metrics_url) or "unknown"},
+        "stores": [
+            {
+                "name": store.name,
+                "kind": kind,
+                "type": store.type,
+                "config": store.config,
+                "status": _health(store.status),
+            }
+            for kind, stores in (("metadata", present.metadata), ("content", present.content))
+            for store in sorted(stores.values(), key=lambda each: each.name)
+        ],
+        "shares": share_rows(present, state),
+        "adapters": [
+            {
+                "protocol": adapter.type,
+                "enabled": adapter.enabled,
+                "port": adapter.port,
+                "wanted-port": PORTS.get(adapter.type, adapter.port),
+                "status": _health(adapter.status),
+            }
+            for adapter in sorted(present.adapters.values(), key=lambda each: each.type)
+        ],
+    }
+
+
+def volume_rows(container: ops.Container, state: State) -> list[Row]:
+    """One row for each attached volume: sizes in bytes, and what its marker says."""
+    markers: dict[str, volumes.Marker | None] = {}
+    try:
+        with pebble_errors():
+            pair = volumes.look(container)
+            markers = {"metadata": pair.metadata.marker, "content": pair.content.marker}
+    except CharmError:
+        # The sizes are worth showing without the container, too.
+        markers = {}
+    rows: list[Row] = []
+    for name, path in state.volumes.items():
+        info = os.statvfs(path)
+        marker = markers.get(name)
+        rows.append(
+            {
+                "name": name,
+                "size-bytes": info.f_blocks * info.f_frsize,
+                "used-bytes": (info.f_blocks - info.f_bfree) * info.f_frsize,
+                "free-bytes": info.f_bavail * info.f_frsize,
+                "instance": marker.instance if marker else "none",
+                "generation": marker.generation if marker else 0,
+            }
+        )
+    return rows
+
+
+def as_json(detail: object) -> str:
+    """For programs."""
+    return json.dumps(detail, sort_keys=True, ensure_ascii=False)
+
+
+def as_text(detail: Mapping[str, Any]) -> str:
+    """For people: a heading and a table for each list, a line for each value."""
+    parts: list[str] = []
+    for heading, value in detail.items():
+        parts.append(f"{heading.capitalize()}:")
+        if isinstance(value, list):
+            parts += _list_lines(value)  # pyright: ignore[reportUnknownArgumentType]  # any JSON
+        elif isinstance(value, Mapping):
+            parts += [f"  {key}: {each}" for key, each in value.items()]  # pyright: ignore[reportUnknownVariableType]  # any JSON
+        else:
+            parts.append(f"  {value}")
+    return "\n".join(parts)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines of a table; a column that ends in -bytes is shown in binary units."""
+    columns = list(rows[0])
+    cells = [[column.removesuffix("-bytes") for column in columns]]
+    cells += [[_cell(column, row[column]) for column in columns] for row in rows]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]
+
+
+def _list_lines(entries: Sequence[Any]) -> Iterable[str]:
+    if not entries:
+        return ["  none"]
+    if isinstance(entries[0], Mapping):
+        return [f"  {line}" for line in table(entries)]
+    return [f"  {entry}" for entry in entries]
+
+
+def _cell(column: str, value: Any) -> str:  # any JSON value
+    if column.endswith("-bytes"):
+        return format_size(int(value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={each}" for key, each in value.items()) or "-"  # pyright: ignore[reportUnknownVariableType]  # any JSON
+    return str(value)
+
+
+def _health(health: Health) -> str:
+    return f"{health.status}: {health.message}" if health.message else health.status

@@ -1,0 +1,346 @@
+"""Wanted against present: a plan of the fewest calls, and its execution."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from api import Adapter, Api, NfsConfig, Share, ShareFields, Store
+from errors import BlockedError, CharmError, WaitingError
+from options import Options, ShareOptions
+from stores import CONTENT, METADATA, StoreSpec, backend_name
+from units import MIB, format_size
+from workload import NFS_PORT, SMB_PORT, memory_limit
+
+PORTS = {"nfs": NFS_PORT, "smb": SMB_PORT}
+
+# What the server takes for itself, before any share.
+_BASE_MEMORY = 256 * MIB
+_READ_BUFFER = 32 * MIB
+# Of the content volume, for the server's own files beside the content.
+_SMALLEST_RESERVE = 64 * MIB
+
+
+@dataclass(frozen=True)
+class Present:
+    """What the server has; `nfs` holds the settings of the shares that were asked for."""
+
+    metadata: dict[str, Store]
+    content: dict[str, Store]
+    shares: dict[str, Share]
+    adapters: dict[str, Adapter]
+    nfs: dict[str, NfsConfig]
+
+    @classmethod
+    def ask(cls, api: Api, wanted: Sequence[ShareOptions]) -> "Present":
+        """Read it from the server: four calls, and one for each wanted share that exists."""
+        shares = {share.name: share for share in api.shares()}
+        return cls(
+            metadata={store.id: store for store in api.stores("metadata")},
+            content={store.id: store for store in api.stores("local")},
+            shares=shares,
+            adapters={adapter.type: adapter for adapter in api.adapters()},
+            nfs={each.name: api.nfs_config(each.name) for each in wanted if each.name in shares},
+        )
+
+    def backends(self, share: Share) -> tuple[str, str]:
+        """The backends of a share in the words of the option: metadata, content."""
+        metadata = self.metadata.get(share.metadata_store_id)
+        content = self.content.get(share.local_block_store_id)
+        return (
+            backend_name("metadata", metadata.type) if metadata else "?",
+            backend_name("local", content.type) if content else "?",
+        )
+
+    def has_store(self, spec: StoreSpec) -> bool:
+        """Whether a store of this name is there."""
+        stores = self.metadata if spec.kind == "metadata" else self.content
+        return any(store.name == spec.name for store in stores.values())
+
+    def made_by_charm(self, share: Share) -> bool:
+        """Whether it has the store that the charm would give it: others are left alone."""
+        store = self.metadata.get(share.metadata_store_id)
+        return store is not None and store.name == ShareOptions(name=share.name).key
+
+
+@dataclass(frozen=True)
+class CreateStore:
+    """Make a store."""
+
+    spec: StoreSpec
+
+    def apply(self, api: Api) -> None:
+        """Call the server."""
+        api.create_store(self.spec)
+
+
+@dataclass(frozen=True)
+class ConfigureStore:
+    """Change a store; the server uses it from its next start on."""
+
+    spec: StoreSpec
+
+    def apply(self, api: Api) -> None:
+        """Call the server."""
+        api.configure_store(self.spec)
+
+
+@dataclass(frozen=True)
+class CreateShare:
+    """Make a share on its two stores."""
+
+    share: ShareOptions
+    metadata: str
+    content: str
+
+    def apply(self, api: Api) -> None:
+        """Call the server; it answers 201 also where the share could not be opened."""
+        made = api.create_share(
+            self.share.name, self.metadata, self.content, _fields(self.share), _READ_BUFFER
+        )
+        if made.status.status not in {"healthy", "unknown"}:
+            raise WaitingError(f"share {self.share.name} does not open: {made.status.message}")
+
+
+@dataclass(frozen=True)
+class ChangeShare:
+    """Change the live fields of a share."""
+
+    name: str
+    body: dict[str, object] = field(hash=False)
+
+    def apply(self, api: Api) -> None:
+        """Call the server."""
+        api.change_share(self.name, self.body)
+
+
+@dataclass(frozen=True)
+class SetSquash:
+    """Change how NFS maps users."""
+
+    name: str
+    squash: str
+
+    def apply(self, api: Api) -> None:
+        """Call the server."""
+        api.set_squash(self.name, self.squash)
+
+
+@dataclass(frozen=True)
+class EnableShare:
+    """Serve a share or no longer serve it."""
+
+    name: str
+    enabled: bool
+
+    def apply(self, api: Api) -> None:
+        """Call the server."""
+        api.enable_share(self.name, self.enabled)
+
+
+@dataclass(frozen=True)
+class SetAdapter:
+    """Serve a protocol on its port, or not."""
+
+    protocol: str
+    enabled: bool
+    port: int
+
+    def apply(self, api: Api) -> None:
+        """Call the server."""
+        api.set_adapter(self.protocol, self.enabled, self.port)
+
+
+Step = (
+    CreateStore | ConfigureStore | CreateShare | ChangeShare | SetSquash | EnableShare | SetAdapter
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The calls to make, in order, and what stands in the way of the rest."""
+
+    steps: tuple[Step, ...]
+    problems: tuple[BlockedError, ...]
+
+
+def content_capacity(total: int) -> int:
+    """The bytes that a share may use of a content volume of `total` bytes, in whole MiB."""
+    reserve = max(total // 20, _SMALLEST_RESERVE)
+    return max(total - reserve, 0) // MIB * MIB
+
+
+def check_memory(options: Options) -> None:
+    """Return where the shares fit the server's memory.
+
+    Raises:
+        BlockedError: they do not; the text has the number that fits.
+    """
+    room = memory_limit(options.memory) - _BASE_MEMORY
+    fitting, used = 0, 0
+    shares = options.shares or ()
+    for share in shares:
+        used += _cost(options.memory, share)
+        fitting += used <= room
+    if used > room:
+        raise BlockedError(
+            f"memory {format_size(options.memory)} holds {fitting} of the {len(shares)} shares: "
+            f"raise the option memory, or list fewer shares"
+        )
+
+
+def plan(options: Options, present: Present, capacity: int) -> Plan:
+    """Compare what the options want with what the server has.
+
+    Args:
+        options: shares or protocols that are None are left as they are.
+        present: what the server has.
+        capacity: what a share may use of the content volume, in bytes.
+    """
+    steps: list[Step] = []
+    problems: list[BlockedError] = []
+    if options.shares is not None:
+        try:
+            check_memory(options)
+            steps += _share_steps(options.shares, present, capacity)
+        except BlockedError as error:
+            problems.append(error)
+        problems += _changed_backends(options.shares, present)
+    if options.protocols is not None:
+        steps += _adapter_steps(options.protocols, present)
+    return Plan(tuple(steps), tuple(problems))
+
+
+def execute(api: Api, steps: Sequence[Step]) -> Iterator[CharmError]:
+    """Make the calls; one that fails does not keep the others from being made, but is yielded."""
+    for step in steps:
+        try:
+            step.apply(api)
+        except CharmError as error:
+            yield error
+
+
+def settle(api: Api, options: Options, seconds: float) -> Present:
+    """Ask again after changes, until the protocols listen, for at most `seconds`."""
+    end = time.monotonic() + seconds
+    while True:
+        present = Present.ask(api, options.shares or ())
+        waiting = any(
+            adapter.status.status == "unknown"
+            for protocol in options.protocols or ()
+            if (adapter := present.adapters.get(protocol))
+        )
+        if not waiting or time.monotonic() >= end:
+            return present
+        time.sleep(0.05)
+
+
+def unhealthy(options: Options, present: Present) -> Iterator[CharmError]:
+    """Yield a line for each wanted share or protocol that the server says is not well."""
+    for share in options.shares or ():
+        found = present.shares.get(share.name)
+        if found and found.enabled and found.status.status in {"unhealthy", "degraded"}:
+            yield WaitingError(f"share {share.name} is {_said(found)}")
+    for protocol in options.protocols or ():
+        adapter = present.adapters.get(protocol)
+        # A port that is taken is found here only: the server lists the adapter as running.
+        if adapter is None or adapter.status.status != "healthy":
+            text = _said(adapter) if adapter else "missing"
+            yield WaitingError(
+                f"{protocol} does not listen on port {PORTS[protocol]} yet ({text})"
+            )
+
+
+def _said(item: Share | Adapter) -> str:
+    return f"{item.status.status}: {item.status.message}".rstrip(": ")
+
+
+def _share_steps(
+    wanted: Sequence[ShareOptions], present: Present, capacity: int
+) -> Iterator[Step]:
+    # A store that two shares use is made once.
+    made: set[StoreSpec | str] = set()
+    for share in wanted:
+        found = present.shares.get(share.name)
+        content = CONTENT[share.content].spec(share.key, capacity)
+        if found is None:
+            metadata = METADATA[share.metadata].spec(share.key, capacity)
+            for spec in (metadata, content):
+                if not present.has_store(spec) and spec.name + spec.kind not in made:
+                    made.add(spec.name + spec.kind)
+                    yield CreateStore(spec)
+            yield CreateShare(share, metadata.name, content.name)
+            if _squash(share) != NfsConfig().squash:
+                yield SetSquash(share.name, _squash(share))
+        elif present.backends(found) == (share.metadata, share.content):
+            yield from _live_steps(share, found, present)
+    yield from _resize_steps(present, capacity)
+    names = {share.name for share in wanted}
+    for share in present.shares.values():
+        if share.name not in names and share.enabled and present.made_by_charm(share):
+            yield EnableShare(share.name, enabled=False)
+
+
+def _live_steps(share: ShareOptions, found: Share, present: Present) -> Iterator[Step]:
+    body = _fields(share).changes(ShareFields.of(found))
+    if body:
+        yield ChangeShare(share.name, body)
+    if present.nfs[share.name].squash != _squash(share):
+        yield SetSquash(share.name, _squash(share))
+    if not found.enabled:
+        yield EnableShare(share.name, enabled=True)
+
+
+def _resize_steps(present: Present, capacity: int) -> Iterator[Step]:
+    """A volume that grew: the server takes the new size at its next start."""
+    wanted = CONTENT["volume"].spec("", capacity)
+    for store in present.content.values():
+        if store.name == wanted.name and store.config.get("max_size") != capacity:
+            yield ConfigureStore(wanted)
+
+
+def _adapter_steps(protocols: Sequence[str], present: Present) -> Iterator[Step]:
+    for protocol, port in PORTS.items():
+        adapter = present.adapters.get(protocol)
+        wanted = protocol in protocols
+        if adapter is None or adapter.enabled != wanted or (wanted and adapter.port != port):
+            yield SetAdapter(protocol, wanted, port)
+
+
+def _changed_backends(wanted: Sequence[ShareOptions], present: Present) -> Iterator[BlockedError]:
+    for number, share in enumerate(wanted, start=1):
+        found = present.shares.get(share.name)
+        if found is None:
+            continue
+        for what, has, wants in zip(
+            ("metadata", "content"),
+            present.backends(found),
+            (share.metadata, share.content),
+            strict=True,
+        ):
+            if has != wants:
+                yield BlockedError(
+                    f"shares: entry {number}: {share.name} has {what} {has} and cannot become "
+                    f"{wants}: set it back to {has}, or use another name"
+                )
+
+
+def _fields(share: ShareOptions) -> ShareFields:
+    return ShareFields(
+        read_only=share.read_only,
+        default_permission=share.access,
+        quota=share.quota,
+        trash_enabled=share.trash_days > 0,
+        trash_retention_days=share.trash_days,
+    )
+
+
+def _squash(share: ShareOptions) -> str:
+    return share.squash.replace("-", "_")
+
+
+def _cost(memory: int, share: ShareOptions) -> int:
+    return (
+        _READ_BUFFER
+        + METADATA[share.metadata].cost(memory, share.quota)
+        + CONTENT[share.content].cost(memory, share.quota)
+    )

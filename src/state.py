@@ -1,0 +1,136 @@
+"""Everything Juju says, as one typed object that does not change during an event."""
+
+from pathlib import Path
+
+import ops
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+import credentials
+import options
+from errors import BlockedError
+
+PEERS = credentials.PEERS
+FILESYSTEM = "filesystem"
+VOLUMES = ("metadata", "content")
+_SERVED_KEY = "served-share"
+
+
+class FilesystemClient(BaseModel):
+    """A related application that wants a file system; `foreign`: it is in another model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    relation_id: int
+    application: str
+    foreign: bool
+
+
+class State(BaseModel):
+    """What Juju says of this unit.
+
+    Attributes:
+        volumes: the storages that are attached, with their place in the charm container.
+        credentials: None as long as the leader has not made them.
+        admin_password: what `admin` shall have; None where the option's secret is no use.
+        served_share: the share that the serving unit offers over NFS, such as `/export`.
+        mistakes: one line for each thing that a person has to mend in the configuration.
+        faulty: the options that are not usable; `options` has their defaults.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    application: str
+    unit_number: int
+    model_name: str
+    model_uuid: str
+    leader: bool
+    options: options.Options
+    faulty: frozenset[str]
+    mistakes: tuple[str, ...]
+    volumes: dict[str, Path]
+    credentials: credentials.Credentials | None
+    admin_password: SecretStr | None
+    served_share: str | None
+    filesystem_clients: tuple[FilesystemClient, ...]
+
+    @classmethod
+    def from_charm(cls, charm: ops.CharmBase) -> "State":
+        """Ask Juju once and build the state; mistakes are in it, none are raised."""
+        loaded = options.load(charm.config)
+        mistakes = list(loaded.mistakes)
+        made = credentials.ensure(charm.model)
+        password = None
+        if made:
+            try:
+                password = credentials.wanted_password(charm.model, charm.config, made)
+            except BlockedError as error:
+                mistakes.append(str(error))
+        return cls(
+            application=charm.app.name,
+            unit_number=_number(charm.unit.name),
+            model_name=charm.model.name,
+            model_uuid=charm.model.uuid,
+            leader=charm.unit.is_leader(),
+            options=loaded.options,
+            faulty=loaded.faulty,
+            mistakes=tuple(mistakes),
+            volumes=_volumes(charm.model),
+            credentials=made,
+            admin_password=password,
+            served_share=_served_share(charm.model),
+            filesystem_clients=_filesystem_clients(charm.model),
+        )
+
+    @property
+    def serves(self) -> bool:
+        """Whether this is the one unit that may run the server."""
+        return self.unit_number == 0
+
+    @property
+    def attached(self) -> bool:
+        """Whether both volumes are there."""
+        return set(self.volumes) == set(VOLUMES)
+
+
+def offer(model: ops.Model, share: str | None) -> None:
+    """Tell the other units which share the serving unit offers over NFS, None for none."""
+    peers = model.get_relation(PEERS)
+    if peers is None:
+        return
+    databag = peers.data[model.unit]
+    if share is None:
+        databag.pop(_SERVED_KEY, None)
+    elif databag.get(_SERVED_KEY) != share:
+        databag[_SERVED_KEY] = share
+
+
+def _number(unit: str) -> int:
+    return int(unit.rpartition("/")[2])
+
+
+def _volumes(model: ops.Model) -> dict[str, Path]:
+    return {
+        name: storages[0].location for name in VOLUMES if (storages := list(model.storages[name]))
+    }
+
+
+def _served_share(model: ops.Model) -> str | None:
+    peers = model.get_relation(PEERS)
+    if peers is None:
+        return None
+    for unit in (*peers.units, model.unit):
+        if _number(unit.name) == 0:
+            return peers.data[unit].get(_SERVED_KEY)
+    return None
+
+
+def _filesystem_clients(model: ops.Model) -> tuple[FilesystemClient, ...]:
+    return tuple(
+        FilesystemClient(
+            relation_id=relation.id,
+            application=relation.app.name,
+            foreign=relation.remote_model.uuid != model.uuid,
+        )
+        for relation in sorted(model.relations[FILESYSTEM], key=lambda each: each.id)
+        if relation.active
+    )

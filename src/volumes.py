@@ -1,0 +1,295 @@
+"""The two volumes: do they belong together, and to this application?
+
+The server serves a metadata volume beside a lost content volume without a word, and every file
+reads as zeros. So both volumes carry a marker with the same instance id and the same generation,
+written by the charm before the server is started, and the server is started only where they match.
+
+A generation is written in three steps (content prepared, metadata committed, content committed),
+so that a pair torn by a crash between two steps is told from a volume brought back from a copy:
+the server has not run on a generation before its third step.
+"""
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+import ops
+from ops import pebble
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from errors import BlockedError
+
+MARKER = ".dittofs-charm.json"
+PATHS: dict[str, str] = {"metadata": "/data/metadata", "content": "/data/content"}
+_PROBE = ".dittofs-charm-probe"
+# A fresh ext4 volume has it; the server's user may not even look into it.
+_NOT_DATA = frozenset({"lost+found", MARKER, _PROBE})
+_ASIDE = "aside-"
+_CONTROL_PLANE = frozenset({"controlplane.db", "controlplane.db-wal", "controlplane.db-shm"})
+
+VolumeName = Literal["metadata", "content"]
+
+
+class Owner(Protocol):
+    """Whose volumes they are to be: an application in a model, and its present life."""
+
+    @property
+    def application(self) -> str: ...  # noqa: D102  # the class docstring says it
+    @property
+    def model_uuid(self) -> str: ...  # noqa: D102  # the class docstring says it
+
+
+class Marker(BaseModel):
+    """What a volume says of itself; the file `.dittofs-charm.json` in its root.
+
+    Attributes:
+        instance: made with the pair, never changed.
+        generation: counted up on both volumes at each start by the charm.
+        committed: False between the first and the third step of a generation.
+        life: which credentials the server's admin was made with.
+        shares: name of each share to its backends, `metadata/content`, for people to read.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: Literal[1] = 1
+    instance: str
+    generation: int
+    committed: bool
+    application: str
+    model_uuid: str
+    life: str
+    shares: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What was found on a volume: its marker, if it has one, and the names of all else."""
+
+    name: VolumeName
+    marker: Marker | None
+    data: tuple[str, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing on it."""
+        return self.marker is None and not self.data
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both volumes as they were found."""
+
+    metadata: Volume
+    content: Volume
+
+    @property
+    def marker(self) -> Marker | None:
+        """The marker that names the pair: the metadata volume's, it is written in between."""
+        return self.metadata.marker
+
+    @property
+    def fresh(self) -> bool:
+        """Whether both are empty, or were until a crash in the first step of all."""
+        begun = self.content.marker
+        interrupted = begun is not None and not begun.committed and begun.generation == 1
+        return self.metadata.empty and not self.content.data and (begun is None or interrupted)
+
+
+class MismatchError(BlockedError):
+    """The volumes may not be served; `lost` names the one to do without, if there is a way."""
+
+    def __init__(self, text: str, lost: VolumeName | None = None, adopt: str | None = None):
+        super().__init__(text)
+        self.lost = lost
+        self.adopt = adopt
+
+
+def look(container: ops.Container) -> Pair:
+    """Read the markers and the names in the root of both volumes.
+
+    Raises:
+        MismatchError: a marker cannot be understood.
+    """
+    return Pair(_look(container, "metadata"), _look(container, "content"))
+
+
+def check(pair: Pair, owner: Owner) -> None:
+    """Return where the pair may be served.
+
+    Raises:
+        MismatchError: it may not; the text names the volume, the shares and the ways out.
+    """
+    if pair.fresh:
+        return
+    metadata, content = pair.metadata.marker, pair.content.marker
+    if metadata is None and content is None:
+        name = "metadata" if pair.metadata.data else "content"
+        raise MismatchError(
+            f"the {name} volume holds files this charm did not write; attach the right volumes, "
+            f"or run start-without volume={name} to put them aside",
+            lost=name,
+        )
+    if metadata is None or content is None:
+        raise _lost(pair.metadata if metadata is None else pair.content, metadata or content)
+    if metadata.instance != content.instance:
+        raise _foreign(metadata, content, owner)
+    if not _same_generation(metadata, content):
+        older: VolumeName = "metadata" if metadata.generation < content.generation else "content"
+        raise MismatchError(
+            f"the {older} volume is older than the other ({_shares(metadata)}): "
+            f"restore both from one backup, or run start-without volume={older}",
+            lost=older,
+        )
+    if (metadata.application, metadata.model_uuid) != (owner.application, owner.model_uuid):
+        raise MismatchError(
+            f"both volumes belong to the application {metadata.application} of another life or "
+            f"model ({_shares(metadata)}): run adopt-volumes confirm={metadata.instance} to "
+            "serve them",
+            adopt=metadata.instance,
+        )
+
+
+def commit(container: ops.Container, pair: Pair, owner: Owner, life: str) -> None:
+    """Write the next generation on both volumes; the server may be started afterwards."""
+    present = pair.marker
+    if present is None:
+        present = Marker(
+            instance=uuid.uuid4().hex,
+            generation=0,
+            committed=False,
+            application=owner.application,
+            model_uuid=owner.model_uuid,
+            life=life,
+        )
+    following = present.model_copy(
+        update={
+            "generation": present.generation + 1,
+            "committed": True,
+            "life": life,
+            "application": owner.application,
+            "model_uuid": owner.model_uuid,
+        }
+    )
+    _write(container, "content", following.model_copy(update={"committed": False}))
+    _write(container, "metadata", following)
+    _write(container, "content", following)
+
+
+def record_shares(container: ops.Container, pair: Pair, shares: Mapping[str, str]) -> None:
+    """Note the shares and their backends on both volumes, where they are not noted yet."""
+    for volume in (pair.metadata, pair.content):
+        if volume.marker is not None and volume.marker.shares != dict(shares):
+            _write(
+                container, volume.name, volume.marker.model_copy(update={"shares": dict(shares)})
+            )
+
+
+def adopt(container: ops.Container, pair: Pair, owner: Owner) -> None:
+    """Make the pair this application's; the life is left out, so that admin is made anew."""
+    commit(container, pair, owner, life="")
+
+
+def set_aside(container: ops.Container, pair: Pair, lost: VolumeName) -> list[str]:
+    """Rename what cannot be served aside on its volume, and forget the pair; return the places.
+
+    Users and settings stay where only the content is lost: they are in the control plane's file,
+    which does not depend on it.
+    """
+    stamp = datetime.now(UTC).strftime(f"{_ASIDE}%Y%m%dT%H%M%SZ")
+    places: list[str] = []
+    for volume in (pair.metadata, pair.content):
+        keep = _CONTROL_PLANE if lost == "content" else frozenset[str]()
+        names = sorted({*volume.data} - keep)
+        root = PATHS[volume.name]
+        if volume.marker is not None:
+            names.append(MARKER)
+        if not names:
+            continue
+        place = f"{root}/{stamp}"
+        container.make_dir(place, permissions=0o700)
+        container.exec(["mv", *(f"{root}/{name}" for name in names), place]).wait()
+        places.append(place)
+    return places
+
+
+def check_writable(container: ops.Container) -> None:
+    """Write and remove a file on both volumes as the user of the server.
+
+    Raises:
+        BlockedError: it did not work; the text says what to look at.
+    """
+    for name, root in PATHS.items():
+        probe = f"{root}/{_PROBE}"
+        try:
+            container.push(probe, "probe", permissions=0o600)
+            container.remove_path(probe)
+        except pebble.PathError as error:
+            reason = error.message.rpartition(": ")[2]
+            raise BlockedError(
+                f"the {name} volume is not writable by the server's user 65532 ({reason}): check "
+                "free space, the storage class, and that it honours the group of the pod"
+            ) from None
+
+
+def _look(container: ops.Container, name: VolumeName) -> Volume:
+    root = PATHS[name]
+    names = {info.name for info in container.list_files(root)}
+    data = tuple(sorted(n for n in names - _NOT_DATA if not n.startswith(_ASIDE)))
+    if MARKER not in names:
+        return Volume(name, None, data)
+    try:
+        marker = Marker.model_validate_json(container.pull(f"{root}/{MARKER}").read())
+    except ValidationError:
+        raise MismatchError(
+            f"{MARKER} on the {name} volume is damaged or of a newer charm: refresh the charm, "
+            "or bring the file back from a backup of the volume"
+        ) from None
+    return Volume(name, marker, data)
+
+
+def _lost(lost: Volume, other: Marker | None) -> MismatchError:
+    shares = _shares(other) if other else ""
+    what = "is empty" if lost.empty else "holds files this charm did not write"
+    left = "content" if lost.name == "metadata" else "metadata"
+    return MismatchError(
+        f"the {lost.name} volume {what}, the {left} volume has {shares}: attach the volume that "
+        f"belongs to it, restore a backup, or run start-without volume={lost.name}",
+        lost=lost.name,
+    )
+
+
+def _foreign(metadata: Marker, content: Marker, owner: Owner) -> MismatchError:
+    ours = (owner.application, owner.model_uuid)
+    foreign: VolumeName = (
+        "metadata" if (metadata.application, metadata.model_uuid) != ours else "content"
+    )
+    wrong = metadata if foreign == "metadata" else content
+    return MismatchError(
+        f"the {foreign} volume belongs to another instance ({wrong.application}, "
+        f"{_shares(wrong)}): attach the volume that belongs to the other one, restore a backup, "
+        f"or run start-without volume={foreign}",
+        lost=foreign,
+    )
+
+
+def _same_generation(metadata: Marker, content: Marker) -> bool:
+    if metadata.generation == content.generation:
+        return True
+    # The crash came after the first step: the server has not run on the prepared generation.
+    return not content.committed and content.generation == metadata.generation + 1
+
+
+def _shares(marker: Marker) -> str:
+    names = sorted(marker.shares)
+    listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")  # noqa: PLR2004  # what fits a status
+    return f"shares {listed}" if names else "no shares"
+
+
+def _write(container: ops.Container, name: VolumeName, marker: Marker) -> None:
+    text = json.dumps(marker.model_dump(), indent=1, sort_keys=True)
+    path = f"{PATHS[name]}/{MARKER}"
+    container.push(path, text, permissions=0o644)

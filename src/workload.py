@@ -1,0 +1,220 @@
+"""The dittofs container: the server's files, its Pebble layer, its life."""
+
+import contextlib
+import hashlib
+from collections.abc import Generator
+from pathlib import Path
+
+import ops
+from ops import pebble
+
+from credentials import Credentials
+from errors import BlockedError, WaitingError
+from options import Options
+from stores import Caches
+from units import MIB
+
+CONTAINER = "dittofs"
+SERVICE = "dittofs"
+DATABASE = "/data/metadata/controlplane.db"
+API_PORT, NFS_PORT, SMB_PORT, METRICS_PORT = 8080, 12049, 12445, 9090
+
+_CONFIG = "/config/config.yaml"
+_SERVE = "/config/serve.sh"
+_CHECK_HANG = "/config/check-hang.sh"
+_EXIT_CODE = "/config/exit-code"
+_NEWER_STATE = 78
+# The server needs up to 3 x shutdown_timeout + 5 s to end in good order.
+_KILL_DELAY = 110
+_STOP_TIMEOUT = _KILL_DELAY + 20
+_TEMPLATES = Path(__file__).parent.parent / "templates"
+
+
+@contextlib.contextmanager
+def pebble_errors() -> Generator[None]:
+    """Translate what Pebble raises into this charm's errors.
+
+    Raises:
+        WaitingError: Pebble is away or did not do it in time.
+    """
+    try:
+        yield
+    except (pebble.ConnectionError, ConnectionError) as error:
+        raise WaitingError("waiting for the container") from error
+    except pebble.ChangeError as error:
+        raise WaitingError(f"the server does not start: {_reason(error)}") from error
+    except (pebble.APIError, pebble.PathError) as error:
+        raise WaitingError(f"the container refused: {error.message}") from error
+    except pebble.ExecError:
+        raise WaitingError("a command failed in the container") from None
+    except (pebble.TimeoutError, TimeoutError) as error:
+        raise WaitingError("the container did not answer in time") from error
+
+
+def memory_limit(memory: int) -> int:
+    """The part of the memory budget that Go's heap may take, in bytes."""
+    return memory // 10 * 9
+
+
+class Workload:
+    """The server as a Pebble service. Calls belong inside `pebble_errors()`."""
+
+    def __init__(self, container: ops.Container):
+        self._container = container
+
+    @property
+    def running(self) -> bool:
+        """Whether Pebble says that the server runs now."""
+        service = self._container.get_services(SERVICE).get(SERVICE)
+        return service is not None and service.is_running()
+
+    def check_last_exit(self) -> None:
+        """Return where it is worth starting the server.
+
+        Raises:
+            BlockedError: it said that the volumes were written by a newer server.
+        """
+        if self.last_exit() == _NEWER_STATE:
+            raise BlockedError(
+                "the volumes were written by a newer server, this one cannot read them: refresh "
+                "to the newer dittofs-image (exit code 78)"
+            )
+
+    def last_exit(self) -> int | None:
+        """How the server ended the last time in this pod; None while it runs or never ran."""
+        text = self._read(_EXIT_CODE)
+        return int(text) if text and text.strip().isdigit() else None
+
+    def forget_exit(self) -> None:
+        """Let the server be tried again after what it complained about was changed."""
+        self._container.remove_path(_EXIT_CODE, recursive=True)
+
+    def ensure(self, options: Options, credentials: Credentials) -> bool:
+        """Make the server run with this configuration; return whether it was (re)started.
+
+        Nothing is written and nothing restarted where nothing differs.
+        """
+        config = _render(options)
+        self._ensure_file(_CONFIG, config, 0o600)
+        for path in (_SERVE, _CHECK_HANG):
+            script = (_TEMPLATES / Path(path).name).read_text(encoding="utf-8")
+            self._ensure_file(path, script, 0o644)
+        layer = _layer(config, options, credentials)
+        plan = self._container.get_plan()
+        same = (
+            plan.services.get(SERVICE) == layer.services[SERVICE]
+            and {name: plan.checks.get(name) for name in layer.checks} == layer.checks
+        )
+        if not same:
+            self._container.add_layer(SERVICE, layer, combine=True)
+        elif self.running:
+            return False
+        # Pebble's client gives up after 30 s by default; a stop can take longer than that.
+        change = self._container.pebble.replan_services(timeout=0)
+        self._wait(change)
+        return True
+
+    def stop(self) -> None:
+        """End the server in good order; return when it is down. Nothing where it is not there."""
+        if SERVICE not in self._container.get_plan().services:
+            return
+        # A service that waits for its next try is not running, and must be stopped all the same.
+        change = self._container.pebble.stop_services([SERVICE], timeout=0)
+        self._wait(change)
+
+    def _wait(self, change: pebble.ChangeID) -> None:
+        done = self._container.pebble.wait_change(change, timeout=_STOP_TIMEOUT)
+        if done.err:
+            raise pebble.ChangeError(done.err, done)
+
+    def _read(self, path: str) -> str | None:
+        try:
+            return self._container.pull(path).read()
+        except pebble.PathError as error:
+            if error.kind == "not-found":
+                return None
+            raise
+
+    def _ensure_file(self, path: str, content: str, mode: int) -> None:
+        if self._read(path) != content:
+            self._container.push(path, content, permissions=mode, make_dirs=True)
+
+
+def _render(options: Options) -> str:
+    # Most events need neither jinja2 nor its compiler.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415  # see above
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701  # YAML, of values that were checked
+    )
+    return environment.get_template("config.yaml.j2").render(
+        log_level=options.log_level,
+        database=DATABASE,
+        api_port=API_PORT,
+        metrics_port=METRICS_PORT,
+        caches=Caches.for_memory(options.memory),
+    )
+
+
+def _layer(config: str, options: Options, credentials: Credentials) -> pebble.Layer:
+    return pebble.Layer(
+        {
+            "summary": "DittoFS server",
+            "services": {
+                SERVICE: {
+                    "override": "replace",
+                    "summary": "DittoFS server",
+                    "command": f"/bin/sh {_SERVE}",
+                    "startup": "enabled",
+                    "on-success": "ignore",
+                    "on-failure": "restart",
+                    "backoff-delay": "1s",
+                    "backoff-factor": 2,
+                    "backoff-limit": "30s",
+                    "kill-delay": f"{_KILL_DELAY}s",
+                    "on-check-failure": {"hang": "restart"},
+                    "environment": {
+                        "DITTOFS_CONTROLPLANE_SECRET": credentials.token_key.get_secret_value(),
+                        "DITTOFS_ADMIN_INITIAL_PASSWORD": (
+                            credentials.admin_password.get_secret_value()
+                        ),
+                        "GOMEMLIMIT": f"{memory_limit(options.memory) // MIB}MiB",
+                        # The server reads its file only at its start: this makes replan see it.
+                        "DITTOFS_CHARM_CONFIG_DIGEST": hashlib.sha256(config.encode()).hexdigest(),
+                    },
+                }
+            },
+            "checks": {
+                "ready": {
+                    "override": "replace",
+                    "level": "ready",
+                    "period": "10s",
+                    "timeout": "5s",
+                    "threshold": 3,
+                    "startup": "enabled",
+                    "http": {"url": f"http://localhost:{API_PORT}/health/ready"},
+                },
+                "hang": {
+                    "override": "replace",
+                    "period": "10s",
+                    "timeout": "8s",
+                    "threshold": 6,
+                    "startup": "enabled",
+                    "exec": {"command": f"/bin/sh {_CHECK_HANG}"},
+                },
+            },
+        }
+    )
+
+
+def _reason(error: pebble.ChangeError) -> str:
+    """The last line that the service printed, or Pebble's own words."""
+    for task in error.change.tasks if error.change else []:
+        for entry in reversed(task.log):
+            lines = [line.strip() for line in entry.splitlines() if line.strip()]
+            if lines:
+                return lines[-1][:200]
+    return error.err.strip().splitlines()[-1][:200]

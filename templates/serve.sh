@@ -1,0 +1,13 @@
+#!/bin/sh
+# Runs the server and keeps its exit code. Written by the charm.
+# Code 78 says that the volumes were written by a newer server: starting again cannot help, so it
+# becomes 0, which Pebble does not restart. Any other end is a failure, which Pebble does restart.
+rm -f /config/exit-code /config/answered
+# Pebble signals the whole process group: the shell must outlive the server's orderly end.
+trap : TERM INT
+/app/dfs start --foreground --config /config/config.yaml
+code=$?
+echo "$code" > /config/exit-code
+[ "$code" -eq 78 ] && exit 0
+[ "$code" -ne 0 ] && exit "$code"
+exit 1
