@@ -6,8 +6,8 @@ from contextlib import closing
 from pathlib import Path
 
 import ops
-from ops import pebble
 
+import files
 from workload import DATABASE
 
 _KEPT = f"{DATABASE}.before-adoption"
@@ -47,11 +47,7 @@ def forget_admin(container: ops.Container) -> None:
 
 
 def _pull(container: ops.Container, source: str, target: Path) -> bool:
-    try:
-        content = container.pull(source, encoding=None).read()
-    except pebble.PathError as error:
-        if error.kind == "not-found":
-            return False
-        raise
-    target.write_bytes(content)
-    return True
+    content = files.read(container, source)
+    if content is not None:
+        target.write_bytes(content)
+    return content is not None

@@ -20,6 +20,7 @@ import ops
 from ops import pebble
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+import files
 from errors import BlockedError
 
 MARKER = ".dittofs-charm.json"
@@ -239,10 +240,11 @@ def _look(container: ops.Container, name: VolumeName) -> Volume:
     root = PATHS[name]
     names = {info.name for info in container.list_files(root)}
     data = tuple(sorted(n for n in names - _NOT_DATA if not n.startswith(_ASIDE)))
-    if MARKER not in names:
+    text = files.read(container, f"{root}/{MARKER}") if MARKER in names else None
+    if text is None:
         return Volume(name, None, data)
     try:
-        marker = Marker.model_validate_json(container.pull(f"{root}/{MARKER}").read())
+        marker = Marker.model_validate_json(text)
     except ValidationError:
         raise MismatchError(
             f"{MARKER} on the {name} volume is damaged or of a newer charm: refresh the charm, "

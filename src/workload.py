@@ -8,6 +8,7 @@ from pathlib import Path
 import ops
 from ops import pebble
 
+import files
 from credentials import Credentials
 from errors import BlockedError, WaitingError
 from options import Options
@@ -82,7 +83,7 @@ class Workload:
 
     def last_exit(self) -> int | None:
         """How the server ended the last time in this pod; None while it runs or never ran."""
-        text = self._read(_EXIT_CODE)
+        text = files.read(self._container, _EXIT_CODE)
         return int(text) if text and text.strip().isdigit() else None
 
     def forget_exit(self) -> None:
@@ -127,16 +128,8 @@ class Workload:
         if done.err:
             raise pebble.ChangeError(done.err, done)
 
-    def _read(self, path: str) -> str | None:
-        try:
-            return self._container.pull(path).read()
-        except pebble.PathError as error:
-            if error.kind == "not-found":
-                return None
-            raise
-
     def _ensure_file(self, path: str, content: str, mode: int) -> None:
-        if self._read(path) != content:
+        if files.read(self._container, path) != content.encode():
             self._container.push(path, content, permissions=mode, make_dirs=True)
 
 

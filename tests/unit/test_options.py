@@ -134,8 +134,7 @@ def test_quotas(text, size):
 
 def test_a_share_in_memory_is_volatile():
     loaded = options.load(
-        {"shares": "- {name: /a, metadata: memory}
-- {name: /b, content: memory, quota: 1MiB}"}
+        {"shares": "- {name: /a, metadata: memory}\n- {name: /b, content: memory, quota: 1MiB}"}
     )
     assert [share.volatile for share in loaded.options.shares or ()] == [True, True]
 
