@@ -1,0 +1,57 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup format lint unit functional contract test demo bench pack lock clean
+
+BIN := .venv/bin
+CODE := src lib tests
+LOCK := uv pip compile -q --upgrade --generate-hashes --no-header --universal
+
+help: ## show the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
+
+setup: ## install what the tests need: system packages by apt, Python packages into .venv
+	@scripts/system-packages.sh
+	@scripts/venv.sh .venv 3.11 requirements-dev.txt
+
+format: setup ## format the code and sort its imports
+	$(BIN)/ruff check --select I --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+lint: setup ## check style, types, spelling and the conventions of charms
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/pyright
+	$(BIN)/codespell
+	scripts/charmlint.sh
+
+unit: setup ## test the charm against a simulated Juju
+	@scripts/test.sh 0 tests/unit
+
+functional: setup ## test the charm and its server as real processes
+	$(BIN)/python -m pytest tests/functional
+
+contract: setup ## test that the stand-in server does what the real server does
+	$(BIN)/python -m pytest tests/contract
+
+test: setup ## every test that needs no Juju, with the branch coverage of src
+	@scripts/test.sh 90 tests/unit tests/contract tests/functional tests/badger
+
+demo: setup ## show the whole life of the charm on real processes
+	@PYTHONPATH=src:lib $(BIN)/python -m tests.demo
+
+bench: setup ## measure the figures of the README
+	@PYTHONPATH=src:lib $(BIN)/python -m tests.bench
+
+pack: ## build the charm with charmcraft
+	@scripts/pack.sh
+
+lock: ## raise every pinned version to the newest that pyproject.toml allows
+	$(LOCK) --python-version 3.12 pyproject.toml -o requirements.txt
+	$(LOCK) --python-version 3.11 --group dev pyproject.toml -o requirements-dev.txt
+	$(LOCK) --python-version 3.11 --group pyproject.toml:tools -o requirements-tools.txt
+	$(LOCK) --python-version 3.12 --group pyproject.toml:charmlint -o requirements-charmlint.txt
+	$(LOCK) --python-version 3.12 --group pyproject.toml:pack -o requirements-pack.txt
+
+clean: ## remove what the other targets made, but not .venv
+	rm -rf .cache .coverage .coverage.* .hypothesis .pytest_cache .ruff_cache *.charm
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
