@@ -43,7 +43,7 @@ class Caches:
     def for_memory(cls, memory: int) -> "Caches":
         """A sixty-fourth and half of that of the memory, within bounds."""
         share = memory // MIB // 64
-        return cls(block_mib=min(max(share, 16), 256), index_mib=min(max(share // 2, 16), 128))
+        return cls(block_mib=min(max(share, 16), 128), index_mib=min(max(share // 2, 16), 64))
 
 
 class Backend:

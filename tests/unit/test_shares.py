@@ -1,0 +1,271 @@
+"""Wanted against present: which calls are planned, and which are not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import options
+import shares
+from api import Adapter, Health, NfsConfig, Share, Store
+from shares import (
+    ChangeShare,
+    ConfigureStore,
+    CreateShare,
+    CreateStore,
+    EnableShare,
+    Plan,
+    Present,
+    SetAdapter,
+    SetSquash,
+)
+from units import GIB, MIB
+
+CAPACITY = 10 * GIB
+LISTENING = Health(status="healthy")
+
+
+def wanted(text: str, protocols: str = "nfs,smb", memory: str = "64Gi") -> options.Options:
+    loaded = options.load({"shares": text, "protocols": protocols, "memory": memory})
+    assert loaded.mistakes == ()
+    return loaded.options
+
+
+def adapters(nfs: bool = True, smb: bool = True) -> dict[str, Adapter]:
+    return {
+        "nfs": Adapter(type="nfs", enabled=nfs, port=12049, status=LISTENING),
+        "smb": Adapter(type="smb", enabled=smb, port=12445, status=LISTENING),
+    }
+
+
+def nothing() -> Present:
+    return Present(metadata={}, content={}, shares={}, adapters=adapters(), nfs={})
+
+
+def serving(text: str, capacity: int = CAPACITY) -> Present:
+    """The server after all that the options want was done: each planned step, carried out."""
+    chosen = wanted(text)
+    metadata: dict[str, Store] = {}
+    content: dict[str, Store] = {}
+    made: dict[str, Share] = {}
+    nfs: dict[str, NfsConfig] = {each.name: NfsConfig() for each in chosen.shares or ()}
+    for step in shares.plan(chosen, nothing(), capacity).steps:
+        if isinstance(step, CreateStore):
+            table = metadata if step.spec.kind == "metadata" else content
+            store_id = f"id-{step.spec.kind}-{step.spec.name}"
+            table[store_id] = Store(
+                id=store_id,
+                name=step.spec.name,
+                type=step.spec.type,
+                config=dict(step.spec.config),
+            )
+        elif isinstance(step, CreateShare):
+            made[step.share.name] = Share(
+                id=step.share.name,
+                name=step.share.name,
+                metadata_store_id=f"id-metadata-{step.metadata}",
+                local_block_store_id=f"id-local-{step.content}",
+                read_only=step.share.read_only,
+                default_permission=step.share.access,
+                quota_bytes=shares.format_size(step.share.quota) if step.share.quota else None,
+                trash_enabled=step.share.trash_days > 0,
+                trash_retention_days=step.share.trash_days,
+                status=LISTENING,
+            )
+        elif isinstance(step, SetSquash):
+            nfs[step.name] = NfsConfig(squash=step.squash)
+    return Present(metadata=metadata, content=content, shares=made, adapters=adapters(), nfs=nfs)
+
+
+def plan(
+    text: str, present: Present, protocols: str = "nfs,smb", capacity: int = CAPACITY
+) -> Plan:
+    return shares.plan(wanted(text, protocols), present, capacity)
+
+
+def test_the_first_share_needs_its_two_stores_and_one_call():
+    steps = plan("- name: /export", nothing()).steps
+    assert [type(step) for step in steps] == [CreateStore, CreateStore, CreateShare]
+    badger, volume = steps[0], steps[1]
+    assert isinstance(badger, CreateStore)
+    assert isinstance(volume, CreateStore)
+    assert badger.spec.config == {"path": "/data/metadata/stores/export"}
+    assert volume.spec.config == {"path": "/data/content", "max_size": CAPACITY}
+
+
+def test_shares_have_a_metadata_store_each_and_one_volume():
+    steps = plan("- name: /a\n- name: /b c", nothing()).steps
+    stores = [step.spec for step in steps if isinstance(step, CreateStore)]
+    assert [(spec.kind, spec.name) for spec in stores] == [
+        ("metadata", "a"),
+        ("local", "volume"),
+        ("metadata", "b%20c"),
+    ]
+
+
+def test_backends_in_memory():
+    steps = plan("- {name: /a, metadata: memory, content: memory, quota: 1GiB}", nothing()).steps
+    stores = [step.spec for step in steps if isinstance(step, CreateStore)]
+    assert [(spec.kind, spec.type, dict(spec.config)) for spec in stores] == [
+        ("metadata", "memory", {}),
+        ("local", "memory", {}),
+    ]
+
+
+FULL = (
+    "- {name: /a, access: read, squash: none, read-only: true, quota: 1000MB, trash-days: 7}\n"
+    "- {name: /b, metadata: memory}\n"
+)
+
+
+def test_nothing_differs_nothing_is_called():
+    assert plan(FULL, serving(FULL)) == Plan((), ())
+
+
+@pytest.mark.parametrize(
+    ("change", "step"),
+    [
+        ("access: read", ChangeShare("/a", {"default_permission": "read"})),
+        ("read-only: true", ChangeShare("/a", {"read_only": True})),
+        ("quota: 1.5GiB", ChangeShare("/a", {"quota_bytes": str(GIB + GIB // 2)})),
+        (
+            "trash-days: 3",
+            ChangeShare("/a", {"trash_enabled": True, "trash_retention_days": 3}),
+        ),
+        ("squash: all-to-guest", SetSquash("/a", "all_to_guest")),
+    ],
+)
+def test_a_changed_field_is_one_call_there_and_one_back(change, step):
+    changed = f"- {{name: /a, {change}}}"
+    assert plan(changed, serving("- name: /a")).steps == (step,)
+    assert len(plan("- name: /a", serving(changed)).steps) == 1
+    assert plan(changed, serving(changed)).steps == ()
+
+
+def test_a_quota_that_goes_is_removed():
+    (step,) = plan("- name: /a", serving("- {name: /a, quota: 1GiB}")).steps
+    assert step == ChangeShare("/a", {"quota_bytes": "0"})
+
+
+def test_a_share_that_leaves_the_list_is_disabled_and_comes_back_enabled():
+    present = serving("- name: /a\n- name: /b")
+    assert plan("- name: /b", present).steps == (EnableShare("/a", enabled=False),)
+    present.shares["/a"] = present.shares["/a"].model_copy(update={"enabled": False})
+    assert plan("- name: /b", present).steps == ()
+    assert plan("- name: /a\n- name: /b", present).steps == (EnableShare("/a", enabled=True),)
+
+
+def test_a_share_that_somebody_else_made_is_left_alone():
+    present = serving("- name: /a")
+    present.metadata["x"] = Store(id="x", name="own-store", type="badger")
+    present.shares["/own"] = present.shares["/a"].model_copy(
+        update={"name": "/own", "metadata_store_id": "x"}
+    )
+    assert plan("- name: /a", present).steps == ()
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"),
+    [
+        (
+            "{name: /a, metadata: memory}",
+            "shares: entry 1: /a has metadata badger and cannot become memory: set it back to",
+        ),
+        (
+            "{name: /a, content: memory, quota: 1GiB, access: read}",
+            "shares: entry 1: /a has content volume and cannot become memory: set it back to",
+        ),
+    ],
+)
+def test_a_backend_that_changed_is_named_and_the_share_not_touched(entry, text):
+    made = plan(f"- {entry}\n- name: /b", serving("- name: /a\n- name: /b"))
+    assert made.steps == ()
+    assert [str(problem).startswith(text) for problem in made.problems] == [True]
+
+
+def test_protocols():
+    present = serving("- name: /a")
+    assert plan("- name: /a", present, "nfs").steps == (SetAdapter("smb", False, 12445),)
+    present.adapters["smb"] = Adapter(type="smb", enabled=True, port=1445)
+    assert plan("- name: /a", present).steps == (SetAdapter("smb", True, 12445),)
+    del present.adapters["nfs"]
+    assert SetAdapter("nfs", True, 12049) in plan("- name: /a", present).steps
+
+
+def test_what_is_not_known_is_left_as_it_is():
+    present = serving("- name: /a")
+    unknown = options.Options(shares=None, protocols=None)
+    assert shares.plan(unknown, present, CAPACITY) == Plan((), ())
+
+
+def test_a_volume_that_grew_is_told_to_the_server():
+    steps = plan("- name: /a", serving("- name: /a"), capacity=2 * CAPACITY).steps
+    (step,) = steps
+    assert isinstance(step, ConfigureStore)
+    assert step.spec.config["max_size"] == 2 * CAPACITY
+
+
+@pytest.mark.parametrize(
+    ("total", "capacity"),
+    [(0, 0), (50 * MIB, 0), (GIB, 960 * MIB), (100 * GIB, 95 * GIB)],
+)
+def test_a_reserve_of_the_content_volume_is_kept(total, capacity):
+    assert shares.content_capacity(total) == capacity
+
+
+def test_more_shares_than_the_memory_holds_are_refused_with_the_number_that_fits():
+    text = "\n".join(f"- name: /s{number}" for number in range(20))
+    made = shares.plan(wanted(text, memory="2Gi"), nothing(), CAPACITY)
+    assert made.steps == ()
+    (problem,) = made.problems
+    assert str(problem).startswith("memory 2.00GiB holds 9 of the 20 shares: raise the option")
+    fitting = "\n".join(f"- name: /s{number}" for number in range(9))
+    assert shares.plan(wanted(fitting, memory="2Gi"), nothing(), CAPACITY).problems == ()
+
+
+def test_the_smallest_memory_holds_a_share_and_64_gib_hold_200():
+    assert shares.check_memory(wanted("- name: /a", memory="512Mi")) is None
+    text = "\n".join(f"- name: /s{number}" for number in range(200))
+    many = plan(text, nothing())
+    assert len([step for step in many.steps if isinstance(step, CreateShare)]) == 0
+    assert "holds 190 of the 200 shares" in str(many.problems[0])
+
+
+def test_what_is_not_well_is_said():
+    present = serving("- name: /a")
+    present.shares["/a"] = present.shares["/a"].model_copy(
+        update={"status": Health(status="unhealthy", message="disk gone")}
+    )
+    present.adapters["smb"] = Adapter(
+        type="smb",
+        enabled=True,
+        port=12445,
+        status=Health(status="unknown", message="no listener"),
+    )
+    del present.adapters["nfs"]
+    said = [str(problem) for problem in shares.unhealthy(wanted("- name: /a"), present)]
+    assert said == [
+        "share /a is unhealthy: disk gone",
+        "nfs does not listen on port 12049 yet (missing)",
+        "smb does not listen on port 12445 yet (unknown: no listener)",
+    ]
+
+
+entries = st.fixed_dictionaries(
+    {
+        "metadata": st.sampled_from(["badger", "memory"]),
+        "access": st.sampled_from(["none", "read", "read-write"]),
+        "squash": st.sampled_from(["none", "root-to-guest", "all-to-admin"]),
+        "read-only": st.sampled_from(["true", "false"]),
+        "quota": st.sampled_from(["none", "999999999", "10GiB", "1.37TiB"]),
+        "trash-days": st.integers(0, 30),
+    }
+)
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b c", "Größe", "d"]), entries))
+def test_whatever_is_wanted_once_made_needs_no_further_call(chosen):
+    text = "\n".join(
+        f"- {{name: {name}, " + ", ".join(f"{k}: {v}" for k, v in entry.items()) + "}"
+        for name, entry in chosen.items()
+    )
+    assert plan(text, serving(text)) == Plan((), ())
