@@ -50,7 +50,7 @@ lock: ## raise every pinned version to the newest that pyproject.toml allows
 	$(LOCK) --python-version 3.11 --group dev pyproject.toml -o requirements-dev.txt
 	$(LOCK) --python-version 3.11 --group pyproject.toml:tools -o requirements-tools.txt
 	$(LOCK) --python-version 3.12 --group pyproject.toml:charmlint -o requirements-charmlint.txt
-	$(LOCK) --python-version 3.12 --group pyproject.toml:pack -o requirements-pack.txt
+	$(LOCK) --python-version 3.11 --group pyproject.toml:pack -o requirements-pack.txt
 
 clean: ## remove what the other targets made, but not .venv
 	rm -rf .cache .coverage .coverage.* .hypothesis .pytest_cache .ruff_cache *.charm
