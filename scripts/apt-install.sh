@@ -24,7 +24,10 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 echo "setup: installing the system package $package" >&2
-install=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$package")
+install=(
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120
+    install -y --no-install-recommends "$package"
+)
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 if ! "${install[@]}" </dev/null >"$log" 2>&1; then
