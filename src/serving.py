@@ -25,7 +25,8 @@ METRICS_URL = f"http://localhost:{METRICS_PORT}/metrics"
 # that the check has recovered.
 _START_WAIT = 45.0
 _RESTART_WAIT = 3.0
-_ADAPTER_WAIT = 3.0
+# The server tells a status that is up to 5 s old.
+_ADAPTER_WAIT = 6.0
 _RESTART_NEEDED = frozenset({"log-level", "memory"})
 
 

@@ -110,9 +110,8 @@ class Workload:
             self._container.add_layer(SERVICE, layer, combine=True)
         elif self.running:
             return False
-        # Pebble's client gives up after 30 s by default; a stop can take longer than that.
-        change = self._container.pebble.replan_services(timeout=0)
-        self._wait(change)
+        # The client gives up after 30 s by default; a restart can take longer than that.
+        self._container.pebble.replan_services(timeout=_STOP_TIMEOUT)
         return True
 
     def stop(self) -> None:
@@ -120,13 +119,7 @@ class Workload:
         if SERVICE not in self._container.get_plan().services:
             return
         # A service that waits for its next try is not running, and must be stopped all the same.
-        change = self._container.pebble.stop_services([SERVICE], timeout=0)
-        self._wait(change)
-
-    def _wait(self, change: pebble.ChangeID) -> None:
-        done = self._container.pebble.wait_change(change, timeout=_STOP_TIMEOUT)
-        if done.err:
-            raise pebble.ChangeError(done.err, done)
+        self._container.pebble.stop_services([SERVICE], timeout=_STOP_TIMEOUT)
 
     def _ensure_file(self, path: str, content: str, mode: int) -> None:
         if files.read(self._container, path) != content.encode():
