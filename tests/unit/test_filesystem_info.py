@@ -39,7 +39,8 @@ class Requirer(ops.CharmBase):
     def _mount(self, event: ops.RelationEvent) -> None:
         self.unit.status = ops.ActiveStatus(str(self.filesystem.get(event.relation)))
 
-    def _unmount(self, _: ops.RelationEvent) -> None:
+    def _unmount(self, event: ops.RelationEvent) -> None:
+        assert self.filesystem.get(event.relation) is None
         self.unit.status = ops.BlockedStatus("nothing to mount")
 
 
@@ -70,10 +71,25 @@ def test_the_leader_publishes_and_withdraws(provider):
     state = testing.State(leader=True, relations=[testing.Relation("filesystem")])
     out, data = published(provider, state)
     assert data == {"endpoint": "nfs://(10.1.2.3:12049)/export"}
-    out, data = published(provider, out)
-    assert data == {"endpoint": "nfs://(10.1.2.3:12049)/export"}
+    state = testing.State(leader=True, relations=out.relations, config={"path": "/other"})
+    assert published(provider, state)[1] == {"endpoint": "nfs://(10.1.2.3:12049)/other"}
     state = testing.State(leader=True, relations=out.relations, config={"path": ""})
     assert published(provider, state)[1] == {}
+
+
+@pytest.mark.parametrize("path", ["/export", ""])
+def test_what_is_published_already_is_not_written_again(provider, monkeypatch, path):
+    state = testing.State(
+        leader=True, relations=[testing.Relation("filesystem")], config={"path": path}
+    )
+    out, _ = published(provider, state)
+
+    def refuse(*_: object):
+        pytest.fail("the databag was written")
+
+    monkeypatch.setattr(ops.RelationDataContent, "__setitem__", refuse)
+    again, _ = published(provider, out)
+    assert again.relations == out.relations
 
 
 def test_other_units_write_nothing(provider):
@@ -119,6 +135,11 @@ def test_several_hosts_a_user_and_options_of_other_providers():
         "nfs://(host:70000)/p",
         "nfs://@(host)/p",
         "nfs://(a,)/p",
+        "nfs://(a/p",
+        "nfs://a)/p",
+        "nfs://([fd00::1)/p",
+        "nfs://([fd00::1]2)/p",
+        "nfs://fd00::1/p",
     ],
 )
 def test_what_is_no_endpoint_is_an_error(uri):

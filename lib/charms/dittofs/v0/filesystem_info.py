@@ -13,7 +13,8 @@ A charm that offers a file system:
         self.filesystem.publish(relation, NfsInfo(hostname="10.1.2.3", port=12049, path="/export"))
 
 `publish` writes only as leader and only what differs, so it may be called at every event; None
-withdraws the file system.
+withdraws the file system. `FilesystemInfo` is the general form: another scheme, several hosts, a
+user, options. It has no place for a password: a databag is no place for one.
 
 A charm that mounts one, with `limit: 1` on its endpoint:
 
@@ -25,11 +26,15 @@ A charm that mounts one, with `limit: 1` on its endpoint:
 
     def _mount(self, event):
         info = self.filesystem.get(event.relation)   # None, or a FilesystemInfo
+        # info.scheme, info.hosts[0].name, info.hosts[0].port, info.path
+
+`get` may be called at any event, so a charm that reconciles need not observe the two.
 
 Databags of other providers are read as they are: `get` returns None where there is nothing yet,
 and raises `FilesystemInfoError` for an endpoint that is no URI of this form.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlencode
@@ -42,6 +47,7 @@ LIBPATCH = 1
 
 _KEY = "endpoint"
 _LARGEST_PORT = 65535
+_HOST = re.compile(r"(\[(?P<address>[^\[\]]+)\]|(?P<name>[^\[\]():@]+))(:(?P<port>[0-9]{1,5}))?")
 
 
 class FilesystemInfoError(ValueError):
@@ -67,16 +73,13 @@ class Host:
         Raises:
             FilesystemInfoError: it has no name, or a port that is none.
         """
-        if text.startswith("["):
-            name, _, rest = text[1:].partition("]")
-            port = rest.removeprefix(":")
-        else:
-            name, _, port = text.partition(":")
-        if not name or (port and not (port.isascii() and port.isdecimal())):
+        found = _HOST.fullmatch(text)
+        if not found:
             raise FilesystemInfoError(f"not a host: {text!r}")
-        if port and not 0 < int(port) <= _LARGEST_PORT:
+        port = int(found["port"]) if found["port"] else None
+        if port is not None and not 0 < port <= _LARGEST_PORT:
             raise FilesystemInfoError(f"not a port: {text!r}")
-        return cls(unquote(name), int(port) if port else None)
+        return cls(found["address"] or unquote(found["name"]), port)
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ class FilesystemInfo:
         location, _, query = rest.partition("?")
         authority, slash, path = location.partition("/")
         user, at, hosts = authority.rpartition("@")
-        hosts = hosts.removeprefix("(").removesuffix(")")
+        if hosts.startswith("(") and hosts.endswith(")"):
+            hosts = hosts[1:-1]
         if not (found and scheme and slash and hosts) or (at and not user):
             raise FilesystemInfoError(f"not a file system's URI: {uri!r}")
         return cls(
@@ -171,12 +175,13 @@ class FilesystemRequirer(ops.Object):
         self.framework.observe(events.relation_broken, self._on_broken)
 
     def get(self, relation: ops.Relation) -> FilesystemInfo | None:
-        """Return what the provider offers, None where it offers nothing yet.
+        """Return what the provider offers, None where it offers nothing (yet, or any more).
 
         Raises:
             FilesystemInfoError: it wrote an endpoint that is no URI of the interface's form.
         """
-        endpoint = relation.data[relation.app].get(_KEY)
+        # While a relation is being removed its databag is still there.
+        endpoint = relation.data[relation.app].get(_KEY) if relation.active else None
         return FilesystemInfo.parse(endpoint) if endpoint else None
 
     def _on_changed(self, event: ops.RelationChangedEvent) -> None:
