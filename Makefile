@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup format lint unit functional contract test demo bench pack lock clean
+.PHONY: help setup charmcraft format lint unit functional contract test demo bench pack lock clean
 
 BIN := .venv/bin
 CODE := src lib tests
@@ -13,6 +13,11 @@ setup: ## install what the tests need: system packages by apt, Python packages i
 	@scripts/system-packages.sh
 	@scripts/venv.sh .venv 3.11 requirements-dev.txt
 
+# tests/unit/test_packaging.py asks charmcraft whether it accepts the project.
+charmcraft:
+	@scripts/venv.sh .cache/charmcraft 3.11 requirements-pack.txt || \
+		echo "setup: charmcraft could not be installed: its tests are skipped" >&2
+
 format: setup ## format the code and sort its imports
 	$(BIN)/ruff check --select I --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
@@ -24,7 +29,7 @@ lint: setup ## check style, types, spelling and the conventions of charms
 	$(BIN)/codespell
 	scripts/charmlint.sh
 
-unit: setup ## test the charm against a simulated Juju
+unit: setup charmcraft ## test the charm against a simulated Juju
 	@scripts/test.sh 0 tests/unit
 
 functional: setup ## test the charm and its server as real processes
@@ -33,7 +38,7 @@ functional: setup ## test the charm and its server as real processes
 contract: setup ## test that the stand-in server does what the real server does
 	$(BIN)/python -m pytest tests/contract
 
-test: setup ## every test that needs no Juju, with the branch coverage of src
+test: setup charmcraft ## every test that needs no Juju, with the branch coverage of src
 	@scripts/test.sh 90 tests/unit tests/contract tests/functional tests/badger
 
 demo: setup ## show the whole life of the charm on real processes

@@ -22,7 +22,7 @@ scripts/apt-install.sh python3-apt "charmcraft cannot work" "$system_python" -c 
 "$system_python" -c "import apt_pkg" 2>/dev/null || missing "there is no python3-apt to build without it"
 
 # python3-apt is no PyPI package: the environment has to see the system's.
-tools=.cache/charmcraft
+tools=.cache/charmcraft-system
 [ -x $tools/bin/python ] || "$system_python" -m venv --system-site-packages --without-pip $tools
 scripts/venv.sh $tools 3.10 requirements-pack.txt
 
