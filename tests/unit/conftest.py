@@ -1,15 +1,18 @@
 """The charm in ops.testing; behind its calls the stand-in server, and real volume directories."""
 
 import dataclasses
+import functools
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ops
 import pytest
+import yaml
 from ops import pebble, testing
+from ops._private import harness
 
 from charm import DittofsCharm
 from tests.standin.core import StandIn
@@ -21,10 +24,16 @@ VOLUMES = ("metadata", "content")
 SERVICE = "dittofs"
 
 
+@functools.cache
+def _yaml(name: str) -> dict[str, Any]:
+    """What Juju reads, parsed once for all events of all tests."""
+    return yaml.safe_load((CHARM_ROOT / name).read_text())
+
+
 class Unit:
     """One unit of the charm, from event to event. The server lives while its service runs."""
 
-    def __init__(self, border: Border, root: Path, unit_id: int = 0):
+    def __init__(self, border: "Server", root: Path, unit_id: int = 0):
         self.border = border
         self.root = root
         self.unit_id = unit_id
@@ -34,7 +43,7 @@ class Unit:
         self.database = root / "metadata" / "controlplane.db"
         self.logs: list[str] = []
         self.results: Mapping[str, Any] = {}
-        self.state = testing.State(
+        self.state: testing.State = testing.State(
             leader=unit_id == 0,
             model=MODEL,
             relations=[testing.PeerRelation("peers")],
@@ -110,14 +119,21 @@ class Unit:
         return json.loads((self.root / volume / ".dittofs-charm.json").read_text())
 
     def _context(self) -> testing.Context[DittofsCharm]:
-        return testing.Context(DittofsCharm, charm_root=CHARM_ROOT, unit_id=self.unit_id)
+        return testing.Context(
+            DittofsCharm,
+            meta=_yaml("metadata.yaml"),
+            config=_yaml("config.yaml"),
+            actions=_yaml("actions.yaml"),
+            unit_id=self.unit_id,
+        )
 
     def _deliver(self, context: testing.Context[DittofsCharm], event: Any) -> None:
         self.border.unit = self
         try:
             self.state = context.run(event, self.state)
         except testing.ActionFailed as failed:
-            self.state = failed.state
+            if isinstance(failed.state, testing.State):
+                self.state = failed.state
             raise
         finally:
             self.logs += [line.message for line in context.juju_log]
@@ -132,6 +148,7 @@ class Server(Border):
         self.unit: Unit | None = None
         self.starts = 0
         self.down = False
+        self.now = [1000.0]
         self.options: dict[str, Any] = {}
 
     def start(self, environment: Mapping[str, str]) -> None:
@@ -154,49 +171,69 @@ class Server(Border):
         self.server = None
 
 
-@pytest.fixture
-def border(monkeypatch):
-    """The HTTP border, with Pebble's start and stop of the service behind ops.testing's client."""
-    made = Server()
-    made.install(monkeypatch)
-    client = ops._private.harness._TestingPebbleClient  # noqa: SLF001  # ops.testing's own Pebble
+def install(border: Server, patch: pytest.MonkeyPatch) -> None:
+    """Put the border, and Pebble's start and stop of the service, where ops.testing has its own.
+
+    Time passes only where somebody sleeps: waiting costs the tests nothing.
+    """
+    border.install(patch)
+    client = harness._TestingPebbleClient  # noqa: SLF001  # ops.testing's own Pebble
     replan, stop = client.replan_services, client.stop_services
 
-    def replan_services(self, *args, **kwargs):
+    def replan_services(self: Any, *args: Any, **kwargs: Any) -> None:
         replan(self, *args, **kwargs)
         if SERVICE in self.get_plan().services:
-            environment = self.get_plan().services[SERVICE].environment
-            made.start(environment)
+            border.start(self.get_plan().services[SERVICE].environment)
 
-    def stop_services(self, services, *args, **kwargs):
+    def stop_services(self: Any, services: list[str], *args: Any, **kwargs: Any) -> None:
         stop(self, services, *args, **kwargs)
-        made.stop()
+        border.stop()
 
-    monkeypatch.setattr(client, "replan_services", replan_services)
-    monkeypatch.setattr(client, "stop_services", stop_services)
+    patch.setattr(client, "replan_services", replan_services)
+    patch.setattr(client, "stop_services", stop_services)
+    now = border.now
+    patch.setattr("time.monotonic", lambda: now[0])
+    patch.setattr("time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+
+
+@pytest.fixture
+def border(monkeypatch):
+    """The border of one test."""
+    made = Server()
+    install(made, monkeypatch)
     yield made
     made.stop()
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    """Time that passes only where somebody sleeps."""
-    now = [1000.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    monkeypatch.setattr("time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
-    return now
-
-
-@pytest.fixture
-def unit(border, clock, tmp_path, caplog):
+def unit(border, tmp_path, caplog):
     """A unit that is not deployed yet."""
-    assert clock
     caplog.set_level(logging.DEBUG)
     return Unit(border, tmp_path / "unit-0")
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    """A unit that was deployed once for all tests that begin with one."""
+    with pytest.MonkeyPatch.context() as patch:
+        border = Server()
+        install(border, patch)
+        made = Unit(border, tmp_path_factory.mktemp("template"))
+        assert made.deploy() == testing.ActiveStatus("nfs, smb: /export")
+        border.stop()
+    return made
+
+
 @pytest.fixture
-def deployed(unit):
-    """A unit that serves."""
-    assert unit.deploy() == testing.ActiveStatus("nfs, smb: /export")
+def deployed(unit, template):
+    """A unit that serves: the template's volumes and state, and a server of its own on them."""
+    shutil.copytree(template.root, unit.root, dirs_exist_ok=True)
+    container = dataclasses.replace(
+        template.state.get_container("dittofs"), mounts=unit.container().mounts
+    )
+    agent = template.state.get_container("agent")
+    unit.state = dataclasses.replace(template.state, containers=[container, agent])
+    unit.storages = template.storages
+    unit.border.unit = unit
+    unit.border.start(container.plan.services[SERVICE].environment)
     return unit

@@ -140,8 +140,7 @@ def test_a_configuration_that_changes_while_the_pod_is_lost_is_used(deployed, op
         assert shares(deployed) == {"/export": False, "/x": True}
 
 
-def test_other_units_are_blocked_and_never_start_a_server(border, clock, tmp_path):
-    assert clock
+def test_other_units_are_blocked_and_never_start_a_server(border, tmp_path):
     other = Unit(border, tmp_path / "unit-1", unit_id=1)
     status = other.deploy()
     assert status == testing.BlockedStatus(
@@ -223,12 +222,12 @@ def test_a_server_that_died_is_waited_for(deployed):
     assert deployed.run("pebble_check_recovered", container, info) == active()
 
 
-def test_a_server_that_takes_minutes_to_start_is_waited_for(unit, clock):
+def test_a_server_that_takes_minutes_to_start_is_waited_for(unit):
     unit.border.down = True
-    before = clock[0]
+    before = unit.border.now[0]
     unit.deploy()
     assert unit.status == testing.WaitingStatus("the server does not answer yet")
-    assert clock[0] - before < 120
+    assert unit.border.now[0] - before < 120
     unit.border.down = False
     unit.border.start(unit.state.get_container("dittofs").plan.services["dittofs"].environment)
     assert unit.run("update_status") == active()
@@ -291,8 +290,7 @@ def test_a_client_in_another_model_is_held_back_and_said(deployed):
     assert deployed.run("update_status") == active()
 
 
-def test_a_leader_that_does_not_serve_publishes_what_unit_0_serves(border, clock, tmp_path):
-    assert clock
+def test_a_leader_that_does_not_serve_publishes_what_unit_0_serves(border, tmp_path):
     other = Unit(border, tmp_path / "unit-1", unit_id=1)
     peers = testing.PeerRelation("peers", peers_data={0: {"served-share": "/export"}})
     other.change(relations=[peers, filesystem()], leader=True)

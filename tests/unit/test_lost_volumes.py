@@ -1,0 +1,210 @@
+"""Volumes that do not belong together: not served, nothing overwritten, and the ways out."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+from ops import testing
+
+from tests.unit.conftest import MODEL, VOLUMES, Unit
+
+
+@pytest.fixture(autouse=True)
+def really_move(monkeypatch):
+    """`mv` in the container, which ops.testing only pretends to run."""
+    from scenario import mocking  # noqa: PLC0415  # the border
+
+    original = mocking._MockPebbleClient.exec  # noqa: SLF001  # ops.testing's own Pebble
+
+    def run(self, command, **kwargs):
+        if command[0] == "mv":
+            root = Path(self._root)
+            for source in command[1:-1]:
+                target = root / command[-1].lstrip("/") / Path(source).name
+                shutil.move((root / source.lstrip("/")), target)
+        return original(self, command, **kwargs)
+
+    monkeypatch.setattr(mocking._MockPebbleClient, "exec", run)  # noqa: SLF001  # the same
+
+
+def content_of(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def lose(unit: Unit, volume: str) -> None:
+    unit.border.stop()
+    shutil.rmtree(unit.root / volume)
+    (unit.root / volume).mkdir()
+
+
+def restart(unit: Unit):
+    unit.new_pod()
+    return unit.run("pebble_ready", unit.state.get_container("dittofs"))
+
+
+def put_files(unit: Unit) -> None:
+    for place in ("metadata/stores/export", "content/shares/export"):
+        (unit.root / place).mkdir(parents=True, exist_ok=True)
+        (unit.root / place / "file").write_text("data")
+
+
+@pytest.mark.parametrize("lost", VOLUMES)
+def test_a_lost_volume_is_never_served_and_nothing_is_written(deployed, lost):
+    put_files(deployed)
+    lose(deployed, lost)
+    before = content_of(deployed.root)
+    starts = deployed.border.starts
+    status = restart(deployed)
+    assert status.name == "blocked"
+    assert f"the {lost} volume is empty" in status.message
+    assert "/export" in status.message
+    for event in ("config_changed", "update_status", "leader_elected"):
+        assert deployed.run(event) == status
+    assert deployed.border.starts == starts
+    after = {name: data for name, data in content_of(deployed.root).items() if name in before}
+    assert after == {name: data for name, data in before.items() if "config" not in name}
+
+
+@pytest.mark.parametrize("lost", VOLUMES)
+def test_the_volume_comes_back_and_is_served(deployed, lost):
+    kept = deployed.root.parent / "kept"
+    shutil.copytree(deployed.root / lost, kept)
+    lose(deployed, lost)
+    assert restart(deployed).name == "blocked"
+    shutil.copytree(kept, deployed.root / lost, dirs_exist_ok=True)
+    assert restart(deployed) == testing.ActiveStatus("nfs, smb: /export")
+
+
+@pytest.mark.parametrize("lost", VOLUMES)
+def test_start_without_keeps_what_is_there_aside_and_serves(deployed, lost):
+    put_files(deployed)
+    deployed.server.database.put_user({"username": "ann", "role": "user"}, "a password")
+    left = "content" if lost == "metadata" else "metadata"
+    instance = deployed.marker(left)["instance"]
+    lose(deployed, lost)
+    restart(deployed)
+    results = deployed.act("start-without", volume=lost, confirm=lost)
+    assert results["kept-aside"].startswith(f"/data/{left}/aside-")
+    assert deployed.status == testing.ActiveStatus("nfs, smb: /export")
+    assert deployed.marker("metadata") == deployed.marker("content")
+    assert deployed.marker("metadata")["instance"] != instance
+    (aside,) = (deployed.root / left).glob("aside-*")
+    inner = "shares" if left == "content" else "stores"
+    assert (aside / inner / "export" / "file").read_text() == "data"
+    assert not (deployed.root / left / inner / "export" / "file").exists()
+    users = {user["username"] for user in deployed.server.database.users()}
+    assert users == ({"admin", "ann"} if lost == "content" else {"admin"})
+    assert restart(deployed) == testing.ActiveStatus("nfs, smb: /export")
+
+
+@pytest.mark.parametrize(
+    ("params", "text"),
+    [
+        ({"volume": "content", "confirm": "yes"}, "say confirm=content; nothing is deleted"),
+        ({"volume": "metadata", "confirm": "metadata"}, "it is the content volume that is not"),
+    ],
+)
+def test_start_without_refuses_what_was_not_meant(deployed, params, text):
+    lose(deployed, "content")
+    restart(deployed)
+    before = content_of(deployed.root)
+    with pytest.raises(testing.ActionFailed, match=text):
+        deployed.act("start-without", **params)
+    assert content_of(deployed.root) == before
+
+
+def test_start_without_has_nothing_to_do_where_nothing_is_lost(deployed):
+    with pytest.raises(testing.ActionFailed, match="no volume is missing"):
+        deployed.act("start-without", volume="content", confirm="content")
+    deployed.change(storages=[])
+    with pytest.raises(testing.ActionFailed, match="waiting for the storage"):
+        deployed.act("start-without", volume="content", confirm="content")
+
+
+@pytest.mark.parametrize("swapped", VOLUMES)
+def test_a_volume_of_another_application_is_not_served(deployed, border, tmp_path, swapped):
+    other = Unit(border, tmp_path / "other")
+    other.deploy()
+    border.stop()
+    mine, theirs = deployed.root / swapped, other.root / swapped
+    shutil.rmtree(mine)
+    shutil.copytree(theirs, mine)
+    before = content_of(mine)
+    status = restart(deployed)
+    assert status.name == "blocked"
+    assert "belongs to another instance" in status.message
+    assert content_of(mine) == before
+
+
+def test_a_pair_of_another_model_is_served_after_adopt_volumes(deployed):
+    instance = deployed.marker("metadata")["instance"]
+    deployed.server.database.put_user({"username": "ann", "role": "user"}, "a password")
+    deployed.change(
+        model=testing.Model(name="disaster", uuid="4b9b8c1c-98f4-4d4a-8d3f-3f2a3b3ac002"),
+        secrets=[],
+        relations=[testing.PeerRelation("peers")],
+    )
+    status = restart(deployed)
+    assert f"adopt-volumes confirm={instance}" in status.message
+    with pytest.raises(testing.ActionFailed, match=f"say confirm={instance}"):
+        deployed.act("adopt-volumes", confirm="yes")
+    assert deployed.act("adopt-volumes", confirm=instance) == {"adopted": instance}
+    assert deployed.status == testing.ActiveStatus("nfs, smb: /export")
+    assert {user["username"] for user in deployed.server.database.users()} == {"admin", "ann"}
+    with pytest.raises(testing.ActionFailed, match="no pair of another application"):
+        deployed.act("adopt-volumes", confirm=instance)
+
+
+def test_volumes_of_an_earlier_life_of_the_application_are_adopted_as_they_are(deployed):
+    """The application was removed and deployed again: Juju's secrets are new."""
+    put_files(deployed)
+    deployed.change(secrets=[], relations=[testing.PeerRelation("peers")], model=MODEL)
+    deployed.new_pod()
+    assert deployed.deploy() == testing.ActiveStatus("nfs, smb: /export")
+    assert (deployed.root / "metadata/stores/export/file").read_text() == "data"
+    kept = deployed.root / "metadata" / "controlplane.db.before-adoption"
+    rows = sqlite3.connect(kept)
+    assert rows.execute("SELECT count(*) FROM users WHERE username = 'admin'").fetchone() == (1,)
+    rows.close()
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_crash_while_adopting_loses_nothing(deployed, monkeypatch, steps):
+    """Pebble goes away after some of the writes; the next event ends it."""
+    from ops import pebble  # noqa: PLC0415  # only here
+    from scenario import mocking  # noqa: PLC0415  # the border
+
+    deployed.server.database.put_user({"username": "ann", "role": "user"}, "a password")
+    deployed.change(secrets=[], relations=[testing.PeerRelation("peers")])
+    deployed.new_pod()
+    original = mocking._MockPebbleClient.push  # noqa: SLF001  # ops.testing's own Pebble
+    left = iter(range(steps))
+
+    def dying(self, path, *args, **kwargs):
+        if "probe" not in path and next(left, None) is None:
+            raise pebble.ConnectionError("cut")
+        return original(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(mocking._MockPebbleClient, "push", dying)  # noqa: SLF001  # the same
+    assert deployed.deploy() == testing.WaitingStatus("waiting for the container")
+    monkeypatch.setattr(mocking._MockPebbleClient, "push", original)  # noqa: SLF001  # the same
+    assert deployed.run("update_status") == testing.ActiveStatus("nfs, smb: /export")
+    assert {user["username"] for user in deployed.server.database.users()} == {"admin", "ann"}
+
+
+def test_a_newer_state_on_the_volumes_is_said_and_not_retried(deployed):
+    deployed.new_pod()
+    (deployed.root / "config" / "exit-code").write_text("78\n")
+    starts = deployed.border.starts
+    status = deployed.run("pebble_ready", deployed.state.get_container("dittofs"))
+    assert status.name == "blocked"
+    assert status.message.startswith("the volumes were written by a newer server")
+    deployed.run("update_status")
+    assert deployed.border.starts == starts
+    assert restart(deployed) == testing.ActiveStatus("nfs, smb: /export")
