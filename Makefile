@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 BIN := .venv/bin
 CODE := src lib tests
-LOCK := uv pip compile -q --upgrade --generate-hashes --no-header --universal
+LOCK = $(or $(shell command -v uv),.cache/tools/bin/uv) pip compile -q --upgrade --generate-hashes --no-header --universal
 
 help: ## show the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
@@ -50,7 +50,7 @@ bench: setup ## measure the figures of the README
 pack: ## build the charm with charmcraft
 	@scripts/pack.sh
 
-lock: ## raise every pinned version to the newest that pyproject.toml allows
+lock: setup ## raise every pinned version to the newest that pyproject.toml allows
 	$(LOCK) --python-version 3.12 pyproject.toml -o requirements.txt
 	$(LOCK) --python-version 3.11 --group dev pyproject.toml -o requirements-dev.txt
 	$(LOCK) --python-version 3.11 --group pyproject.toml:tools -o requirements-tools.txt

@@ -38,6 +38,7 @@ ln -s "$python" $build/bin/python3
 printf '%s\n' 'NAME="Ubuntu"' 'ID=ubuntu' 'VERSION_ID="24.04"' 'VERSION_CODENAME=noble' \
     >$build/os-release
 export PATH=$PWD/$build/bin:$PWD/$tools/bin:$PATH
+# shellcheck disable=SC2016  # the inner shell expands them
 unshare --mount bash -euc '
     mount --bind "$1/os-release" "$(readlink -f /etc/os-release)"
     cd "$1/source"
