@@ -1,7 +1,6 @@
 """The charm in ops.testing; behind its calls the stand-in server, and real volume directories."""
 
 import dataclasses
-import functools
 import json
 import logging
 import shutil
@@ -10,134 +9,64 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from ops import pebble, testing
 from ops._private import harness
 
-from charm import DittofsCharm
+from tests import juju
+from tests.juju import SERVICE, VOLUMES
 from tests.standin.core import StandIn
 from tests.standin.transport import Border
 
-CHARM_ROOT = Path(__file__).parents[2]
-MODEL = testing.Model(name="files", uuid="4b9b8c1c-98f4-4d4a-8d3f-3f2a3b3ac001")
-VOLUMES = ("metadata", "content")
-SERVICE = "dittofs"
+CONFIG = "config"
 
 
-@functools.cache
-def _yaml(name: str) -> dict[str, Any]:
-    """What Juju reads, parsed once for all events of all tests."""
-    return yaml.safe_load((CHARM_ROOT / name).read_text())
-
-
-class Unit:
-    """One unit of the charm, from event to event. The server lives while its service runs."""
+class Unit(juju.Unit):
+    """A unit whose server is the stand-in in this process; it lives while its service runs."""
 
     def __init__(self, border: "Server", root: Path, unit_id: int = 0):
         self.border = border
         self.root = root
-        self.unit_id = unit_id
-        for name in (*VOLUMES, "config"):
+        for name in (*VOLUMES, CONFIG):
             (root / name).mkdir(parents=True, exist_ok=True)
-        self.storages = [testing.Storage(name) for name in VOLUMES]
         self.database = root / "metadata" / "controlplane.db"
-        self.logs: list[str] = []
-        self.results: Mapping[str, Any] = {}
-        self.state: testing.State = testing.State(
-            leader=unit_id == 0,
-            model=MODEL,
-            relations=[testing.PeerRelation("peers")],
-            storages=self.storages,
-            containers=[self.container(), testing.Container("agent", can_connect=True)],
-        )
+        super().__init__(unit_id)
 
-    def container(self, can_connect: bool = True) -> testing.Container:
-        """The dittofs container of a new pod: its volumes, an empty /config, no plan."""
+    def containers(self, can_connect: bool) -> list[testing.Container]:
+        """The containers of a new pod: with the volumes, without a plan."""
+        places = {name: f"/data/{name}" for name in VOLUMES} | {CONFIG: f"/{CONFIG}"}
         mounts = {
-            name: testing.Mount(location=f"/data/{name}", source=self.root / name)
-            for name in VOLUMES
+            name: testing.Mount(location=place, source=self.root / name)
+            for name, place in places.items()
         }
-        mounts["config"] = testing.Mount(location="/config", source=self.root / "config")
         move = testing.Exec(["mv"], return_code=0)
-        return testing.Container("dittofs", can_connect=can_connect, mounts=mounts, execs={move})
+        dittofs = testing.Container(SERVICE, can_connect=can_connect, mounts=mounts, execs={move})
+        return [dittofs, testing.Container("agent", can_connect=can_connect)]
 
     def new_pod(self, can_connect: bool = True) -> None:
         """The pod is lost and comes back: volumes stay, everything else is new."""
-        for path in (self.root / "config").iterdir():
+        for path in (self.root / CONFIG).iterdir():
             path.unlink()
         self.border.stop()
-        self.change(containers=[self.container(can_connect), testing.Container("agent")])
-
-    def change(self, **fields: Any) -> None:
-        """Change what Juju says."""
-        self.state = dataclasses.replace(self.state, **fields)
-
-    def configure(self, **options: str) -> Any:
-        """Set options and deliver the event."""
-        config = {name.replace("_", "-"): value for name, value in options.items()}
-        self.change(config={**self.state.config, **config})
-        return self.run("config_changed")
-
-    def run(self, event: str, *args: Any, **kwargs: Any) -> Any:
-        """Deliver an event; return the status of the unit afterwards."""
-        context = self._context()
-        emitted = getattr(context.on, event)(*args, **kwargs)
-        self._deliver(context, emitted)
-        return self.status
-
-    def act(self, action: str, **params: str) -> Mapping[str, Any]:
-        """Run an action; return its results. Raises `testing.ActionFailed`."""
-        context = self._context()
-        try:
-            self._deliver(context, context.on.action(action, params=params))
-        finally:
-            self.results = context.action_results or {}
-        return self.results
-
-    def deploy(self) -> Any:
-        """All events of a first start, in Juju's order."""
-        for storage in self.storages:
-            self.run("storage_attached", storage)
-        for event in ("install", "leader_elected", "config_changed", "start"):
-            self.run(event)
-        return self.run("pebble_ready", self.state.get_container("dittofs"))
-
-    @property
-    def status(self) -> Any:
-        return self.state.unit_status
+        self.change(containers=self.containers(can_connect))
 
     @property
     def server(self) -> StandIn:
+        """The server that runs."""
         assert self.border.server is not None, "the server does not run"
         return self.border.server
 
     @property
     def service(self) -> pebble.ServiceStatus | None:
-        return self.state.get_container("dittofs").service_statuses.get(SERVICE)
+        """What Pebble says of the service."""
+        return self.state.get_container(SERVICE).service_statuses.get(SERVICE)
 
     def marker(self, volume: str) -> dict[str, Any]:
+        """The charm's marker on a volume."""
         return json.loads((self.root / volume / ".dittofs-charm.json").read_text())
 
-    def _context(self) -> testing.Context[DittofsCharm]:
-        return testing.Context(
-            DittofsCharm,
-            meta=_yaml("metadata.yaml"),
-            config=_yaml("config.yaml"),
-            actions=_yaml("actions.yaml"),
-            unit_id=self.unit_id,
-        )
-
-    def _deliver(self, context: testing.Context[DittofsCharm], event: Any) -> None:
+    def _deliver(self, context: testing.Context[Any], event: Any) -> None:
         self.border.unit = self
-        try:
-            self.state = context.run(event, self.state)
-        except testing.ActionFailed as failed:
-            if isinstance(failed.state, testing.State):
-                self.state = failed.state
-            raise
-        finally:
-            self.logs += [line.message for line in context.juju_log]
-        assert not self.state.deferred
+        super()._deliver(context, event)
 
 
 class Server(Border):
@@ -228,9 +157,8 @@ def template(tmp_path_factory):
 def deployed(unit, template):
     """A unit that serves: the template's volumes and state, and a server of its own on them."""
     shutil.copytree(template.root, unit.root, dirs_exist_ok=True)
-    container = dataclasses.replace(
-        template.state.get_container("dittofs"), mounts=unit.container().mounts
-    )
+    fresh = unit.state.get_container(SERVICE)
+    container = dataclasses.replace(template.state.get_container(SERVICE), mounts=fresh.mounts)
     agent = template.state.get_container("agent")
     unit.state = dataclasses.replace(template.state, containers=[container, agent])
     unit.storages = template.storages

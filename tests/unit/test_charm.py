@@ -3,8 +3,9 @@
 import pytest
 from ops import pebble, testing
 
+from tests.juju import MODEL
 from tests.standin.core import Call
-from tests.unit.conftest import MODEL, Unit
+from tests.unit.conftest import Unit
 
 
 def active(message: str = "nfs, smb: /export") -> testing.ActiveStatus:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from ops import testing
 
-from tests.unit.conftest import MODEL, VOLUMES, Unit
+from tests.juju import MODEL, VOLUMES
+from tests.unit.conftest import Unit
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import options
-from tests.unit.conftest import CHARM_ROOT
+from tests.juju import CHARM_ROOT
 from units import GIB
 
 DEFAULTS = {

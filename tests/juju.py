@@ -1,0 +1,111 @@
+"""A Juju unit: its state from event to event, and the events in Juju's order, by ops.testing."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ops import testing
+
+from charm import DittofsCharm
+
+CHARM_ROOT = Path(__file__).parents[1]
+MODEL = testing.Model(name="files", uuid="4b9b8c1c-98f4-4d4a-8d3f-3f2a3b3ac001")
+VOLUMES = ("metadata", "content")
+SERVICE = "dittofs"
+
+
+@functools.cache
+def parsed(name: str) -> dict[str, Any]:
+    """A file that Juju reads, parsed once for all events of all tests."""
+    return yaml.safe_load((CHARM_ROOT / name).read_text())
+
+
+class Unit:
+    """One unit of the charm. Subclasses say what its containers are made of."""
+
+    def __init__(self, unit_id: int = 0):
+        self.unit_id = unit_id
+        self.storages = [testing.Storage(name) for name in VOLUMES]
+        self.logs: list[str] = []
+        self.state: testing.State = testing.State(
+            leader=unit_id == 0,
+            model=MODEL,
+            relations=[testing.PeerRelation("peers")],
+            storages=self.storages,
+            containers=self.containers(can_connect=True),
+        )
+
+    def containers(self, can_connect: bool) -> list[testing.Container]:
+        """The containers of a new pod."""
+        return [testing.Container(name, can_connect=can_connect) for name in (SERVICE, "agent")]
+
+    def change(self, **fields: Any) -> None:
+        """Change what Juju says."""
+        self.state = dataclasses.replace(self.state, **fields)
+
+    def configure(self, **options: str) -> Any:
+        """Set options and deliver the event; return the status."""
+        config = {name.replace("_", "-"): value for name, value in options.items()}
+        self.change(config={**self.state.config, **config})
+        return self.run("config_changed")
+
+    def run(self, event: str, *args: Any, **kwargs: Any) -> Any:
+        """Deliver an event; return the status of the unit afterwards."""
+        context = self._context()
+        self._deliver(context, getattr(context.on, event)(*args, **kwargs))
+        return self.status
+
+    def act(self, action: str, **params: str) -> Mapping[str, Any]:
+        """Run an action; return its results. Raises `testing.ActionFailed`."""
+        context = self._context()
+        self._deliver(context, context.on.action(action, params=params))
+        return context.action_results or {}
+
+    def deploy(self) -> Any:
+        """All events of a first start, in Juju's order."""
+        for storage in self.storages:
+            self.run("storage_attached", storage)
+        for event in ("install", "leader_elected", "config_changed", "start"):
+            self.run(event)
+        return self.pebble_ready()
+
+    def pebble_ready(self) -> Any:
+        """The event of each container; return the status after the last."""
+        self.run("pebble_ready", self.state.get_container(SERVICE))
+        return self.status
+
+    def remove(self) -> Any:
+        """All events of a unit's end, in Juju's order."""
+        for storage in list(self.storages):
+            self.run("storage_detaching", storage)
+            self.change(storages=[each for each in self.state.storages if each != storage])
+        self.run("stop")
+        return self.run("remove")
+
+    @property
+    def status(self) -> Any:
+        """The status of the unit after the last event."""
+        return self.state.unit_status
+
+    def _context(self) -> testing.Context[DittofsCharm]:
+        return testing.Context(
+            DittofsCharm,
+            meta=parsed("metadata.yaml"),
+            config=parsed("config.yaml"),
+            actions=parsed("actions.yaml"),
+            unit_id=self.unit_id,
+        )
+
+    def _deliver(self, context: testing.Context[DittofsCharm], event: Any) -> None:
+        try:
+            self.state = context.run(event, self.state)
+        except testing.ActionFailed as failed:
+            if isinstance(failed.state, testing.State):
+                self.state = failed.state
+            raise
+        finally:
+            self.logs += [line.message for line in context.juju_log]
+        assert not self.state.deferred
