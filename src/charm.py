@@ -68,11 +68,11 @@ class DittofsCharm(ops.CharmBase):
             on.remove,
         ):
             observe(event, self._on_teardown)
-        observe(on.status_detail_action, self._on_status_detail)
-        observe(on.list_shares_action, self._on_list_shares)
-        observe(on.delete_share_action, self._on_delete_share)
-        observe(on.start_without_action, self._on_start_without)
-        observe(on.adopt_volumes_action, self._on_adopt_volumes)
+        observe(self.on.status_detail_action, self._on_status_detail)
+        observe(self.on.list_shares_action, self._on_list_shares)
+        observe(self.on.delete_share_action, self._on_delete_share)
+        observe(self.on.start_without_action, self._on_start_without)
+        observe(self.on.adopt_volumes_action, self._on_adopt_volumes)
         observe(on.collect_unit_status, self._on_collect_status)
 
     def _on_reconcile(self, _: ops.EventBase) -> None:

@@ -17,6 +17,8 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
+MS_RDONLY = 1
+MS_REMOUNT = 32
 SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 0x1
@@ -58,6 +60,12 @@ def mount_tmpfs(path: Path, size_bytes: int) -> None:
     """Mount an empty file system of `size_bytes` at `path`; it is full when they are used up."""
     options = f"size={size_bytes},mode=0775".encode()
     _check(_libc.mount(b"tmpfs", os.fsencode(path), b"tmpfs", 0, options), f"mount {path}")
+
+
+def remount(path: Path, *, read_only: bool) -> None:
+    """Make the whole file system at `path` read-only, or writable again."""
+    flags = MS_REMOUNT | (MS_RDONLY if read_only else 0)
+    _check(_libc.mount(b"tmpfs", os.fsencode(path), b"tmpfs", flags, None), f"remount {path}")
 
 
 def unmount(path: Path) -> None:

@@ -1,0 +1,100 @@
+"""A Juju unit whose containers are a pod of real processes."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ops import pebble, testing
+from scenario import mocking
+
+from tests import juju
+from tests.functional.pod import Pod
+from tests.juju import SERVICE
+
+_API = "http://localhost:8080"
+
+
+class Unit(juju.Unit):
+    """The charm in a pod. Nothing of it is simulated but Juju itself."""
+
+    def __init__(self, pod: Pod, unit_id: int = 0):
+        self.pod = pod
+        super().__init__(unit_id)
+
+    def new_pod(self) -> Any:
+        """The pod was lost; a new one comes up on its volumes, and Juju's events follow."""
+        self.pod.start()
+        self.change(containers=self.containers(can_connect=True))
+        for event in ("upgrade_charm", "config_changed", "start"):
+            self.run(event)
+        return self.pebble_ready()
+
+    def pebble_ready(self) -> Any:
+        """Both containers are ready."""
+        for name in (SERVICE, "agent"):
+            # The charm needs no event of the agent's container yet.
+            if name == SERVICE:
+                self.run("pebble_ready", self.state.get_container(name))
+        return self.status
+
+    def wait(self, wanted: str = "active", seconds: float = 60.0) -> Any:
+        """Deliver `update-status` until the unit has a status of this name; return it."""
+        end = time.monotonic() + seconds
+        while self.run("update_status").name != wanted:
+            if time.monotonic() > end:
+                raise AssertionError(f"still {self.status}\n{self.log()[-3000:]}")
+            time.sleep(0.5)
+        return self.status
+
+    def log(self) -> str:
+        """What the server's container printed."""
+        return self.pod.containers[SERVICE].log
+
+    def password(self) -> str:
+        """The admin password, as `juju show-secret --reveal` shows it."""
+        (secret,) = [each for each in self.state.secrets if "token-key" in each.tracked_content]
+        return secret.tracked_content["admin-password"]
+
+    def juju_status(self) -> str:
+        """A table as `juju status` prints it."""
+        status, version = self.status, self.state.workload_version or "-"
+        ports = ",".join(str(port.port) for port in sorted(
+            self.state.opened_ports, key=lambda each: each.port or 0
+        ))
+        leader = "*" if self.state.leader else ""
+        return (
+            f"App      Version  Status   Scale\n"
+            f"dittofs  {version:<8} {status.name:<8} 1\n\n"
+            f"Unit        Workload  Ports                    Message\n"
+            f"{f'dittofs/{self.unit_id}{leader}':<11} {status.name:<9} {ports:<24} "
+            f"{status.message}"
+        )
+
+    def _deliver(self, context: testing.Context[Any], event: Any) -> None:
+        with self._border():
+            super()._deliver(context, event)
+
+    @contextlib.contextmanager
+    def _border(self) -> Iterator[None]:
+        """Give the charm Pebble's real client, and the volumes as Juju mounts them."""
+
+        def get_pebble(_: Any, socket_path: str) -> pebble.Client:
+            return self.pod.containers[Path(socket_path).parent.name].client
+
+        def storage_get(_: Any, storage: str, attribute: str) -> str:
+            assert attribute == "location"
+            return str(self.pod.volumes[storage.partition("/")[0]].path)
+
+        backend = mocking._MockModelBackend  # noqa: SLF001  # where ops.testing makes its clients
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(backend, "get_pebble", get_pebble)
+            patch.setattr(backend, "storage_get", storage_get)
+            yield
+
+
+def details(results: Mapping[str, Any]) -> str:
+    """What an action returned, as `juju run` prints it."""
+    return "\n".join(f"{key}: {value}" for key, value in results.items())

@@ -1,0 +1,117 @@
+"""Which server and which Pebble this machine has: the real ones, or the stand-ins."""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+_PULL_TIMEOUT = 60
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program to put into a container: where it is, and how it may be called."""
+
+    path: Path
+    version: str
+    real: bool
+
+    def __str__(self) -> str:
+        return f"{self.version} ({'real' if self.real else 'stand-in'})"
+
+
+@functools.cache
+def server() -> Program:
+    """The DittoFS server.
+
+    In this order: `$DITTOFS` (a path, or the word `standin`), `dfs` on PATH, the image of
+    metadata.yaml where skopeo can pull it, the stand-in.
+    """
+    chosen = os.environ.get("DITTOFS", "")
+    if chosen != "standin":
+        path = shutil.which(chosen or "dfs") or _pulled()
+        if path:
+            said = _output([path, "version"]).splitlines()
+            return Program(Path(path), f"DittoFS {said[0].split()[-1]}", real=True)
+    return standin()
+
+
+def standin() -> Program:
+    """The stand-in server, as a program."""
+    return Program(_launcher("tests.standin"), "DittoFS stand-in v0.29.0", real=False)
+
+
+@functools.cache
+def pebble() -> Program:
+    """Pebble: `$PEBBLE` (a path, or the word `standin`), `pebble` on PATH, or the stand-in.
+
+    Debian has another program of this name, so the one on PATH is asked what it is.
+    """
+    chosen = os.environ.get("PEBBLE_PROGRAM", "")
+    path = None if chosen == "standin" else shutil.which(chosen or "pebble")
+    version = _output([path, "version", "--client"]).strip() if path else ""
+    if path and version.startswith("v"):
+        return Program(Path(path), f"Pebble {version}", real=True)
+    return Program(_launcher("tests.functional.supervisor"), "Pebble stand-in", real=False)
+
+
+def python_binds() -> list[Path]:
+    """What a container needs to run the stand-ins: this Python and this project, read-only."""
+    found = {Path(sys.base_prefix), Path(sys.prefix), ROOT}
+    return sorted(path for path in found if not path.is_relative_to("/usr"))
+
+
+def _launcher(module: str) -> Path:
+    """A shell script that runs a module of the tests with this Python."""
+    path = Path(tempfile.gettempdir()) / f"dittofs-charm-{os.getuid()}-{module}"
+    text = (
+        "#!/bin/sh\n"
+        f"PYTHONPATH={ROOT}/src:{ROOT} PYTHONDONTWRITEBYTECODE=1 "
+        f'exec {sys.executable} -m {module} "$@"\n'
+    )
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def _pulled() -> str | None:
+    """The server out of the image that the charm deploys, None where it cannot be had."""
+    skopeo = shutil.which("skopeo")
+    if not skopeo:
+        return None
+    metadata = yaml.safe_load((ROOT / "metadata.yaml").read_text(encoding="utf-8"))
+    image = metadata["resources"]["dittofs-image"]["upstream-source"]
+    target = Path(tempfile.gettempdir()) / f"dittofs-charm-{os.getuid()}-image"
+    command = [skopeo, "copy", "--quiet", f"docker://docker.io/{image}", f"dir:{target}"]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=_PULL_TIMEOUT)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return None
+    for blob in target.iterdir():
+        if tarfile.is_tarfile(blob):
+            with tarfile.open(blob) as layer:
+                if "app/dfs" in layer.getnames():
+                    layer.extract("app/dfs", target, filter="data")
+                    return str(target / "app" / "dfs")
+    return None
+
+
+def _output(command: list[str]) -> str:
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    return done.stdout
