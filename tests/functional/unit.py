@@ -61,9 +61,10 @@ class Unit(juju.Unit):
     def juju_status(self) -> str:
         """A table as `juju status` prints it."""
         status, version = self.status, self.state.workload_version or "-"
-        ports = ",".join(str(port.port) for port in sorted(
-            self.state.opened_ports, key=lambda each: each.port or 0
-        ))
+        ports = ",".join(
+            str(port.port)
+            for port in sorted(self.state.opened_ports, key=lambda each: each.port or 0)
+        )
         leader = "*" if self.state.leader else ""
         return (
             f"App      Version  Status   Scale\n"

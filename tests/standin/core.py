@@ -100,9 +100,9 @@ class Stores:
     def open_share(self, share: Object, content: Object) -> None:
         """Make what a share needs on its local store."""
 
-    def used_bytes(self, share: Object) -> int:
-        """What the files of a share hold."""
-        del share
+    def used_bytes(self, share: Object, store: str) -> int:
+        """What the files of a share hold, whose metadata store has this name."""
+        del share, store
         return 0
 
     def close_share(self, share: Object) -> None:
@@ -450,7 +450,8 @@ class StandIn:
             stored = answer.pop(size, 0)
             if stored:
                 answer[size] = format_size(stored)
-        used = self.stores.used_bytes(share)
+        store = self.database.find("metadata", share["metadata_store_id"]) or {"name": ""}
+        used = self.stores.used_bytes(share, store["name"])
         return answer | {"used_bytes": used, "remote_block_store_id": None, "status": _health()}
 
     def _adapter_answer(self, adapter: Object) -> Object:
