@@ -12,7 +12,7 @@ import control_plane
 import credentials
 import shares
 import volumes
-from api import Api, LoginError
+from api import Api, LoginError, UnreachableError
 from credentials import Credentials
 from errors import BlockedError, CharmError, WaitingError
 from state import State
@@ -55,6 +55,8 @@ def reconcile(container: ops.Container, state: State, model: ops.Model) -> Outco
             if started:
                 outcome.version = api.version(METRICS_URL)
             _reconcile_shares(container, state, api, outcome)
+    except UnreachableError as error:
+        outcome.findings.append(_explanation(container) or error)
     except CharmError as error:
         outcome.findings.append(error)
     return outcome
@@ -143,6 +145,16 @@ def _ensure_running(container: ops.Container, state: State, made: Credentials) -
             control_plane.forget_admin(container)
         volumes.commit(container, pair, state, made.life)
         return workload.ensure(state.options, made)
+
+
+def _explanation(container: ops.Container) -> CharmError | None:
+    """Why nobody answers, where the server's end says it."""
+    try:
+        with pebble_errors():
+            Workload(container).check_alive()
+    except CharmError as error:
+        return error
+    return None
 
 
 def _login(model: ops.Model, state: State, made: Credentials, api: Api) -> None:

@@ -25,6 +25,8 @@ _SERVE = "/config/serve.sh"
 _CHECK_HANG = "/config/check-hang.sh"
 _EXIT_CODE = "/config/exit-code"
 _NEWER_STATE = 78
+# Pebble puts what the service printed behind these words.
+_OUTPUT = "Most recent service output:"
 # The server needs up to 3 x shutdown_timeout + 5 s to end in good order.
 _KILL_DELAY = 110
 _STOP_TIMEOUT = _KILL_DELAY + 20
@@ -86,6 +88,23 @@ class Workload:
         text = files.read(self._container, _EXIT_CODE)
         return int(text) if text and text.strip().isdigit() else None
 
+    def check_alive(self) -> None:
+        """Return where the server runs, or has not ended yet in this pod.
+
+        Raises:
+            BlockedError: it said that the volumes were written by a newer server.
+            WaitingError: it ended otherwise, and Pebble starts it again.
+        """
+        if self.running:
+            return
+        self.check_last_exit()
+        code = self.last_exit()
+        if code is not None:
+            raise WaitingError(
+                f"the server ended with code {code} and is started again; its log says why: "
+                f"kubectl logs, container {CONTAINER}"
+            )
+
     def forget_exit(self) -> None:
         """Let the server be tried again after what it complained about was changed."""
         self._container.remove_path(_EXIT_CODE, recursive=True)
@@ -111,7 +130,11 @@ class Workload:
         elif self.running:
             return False
         # The client gives up after 30 s by default; a restart can take longer than that.
-        self._container.pebble.replan_services(timeout=_STOP_TIMEOUT)
+        try:
+            self._container.pebble.replan_services(timeout=_STOP_TIMEOUT)
+        except pebble.ChangeError:
+            self.check_last_exit()
+            raise
         return True
 
     def stop(self) -> None:
@@ -199,8 +222,9 @@ def _layer(config: str, options: Options, credentials: Credentials) -> pebble.La
 def _reason(error: pebble.ChangeError) -> str:
     """The last line that the service printed, or Pebble's own words."""
     for task in error.change.tasks if error.change else []:
-        for entry in reversed(task.log):
-            lines = [line.strip() for line in entry.splitlines() if line.strip()]
-            if lines:
+        for entry in task.log:
+            _, found, output = entry.partition(_OUTPUT)
+            lines = [line.strip() for line in output.splitlines() if line.strip()]
+            if found and lines:
                 return lines[-1][:200]
     return error.err.strip().splitlines()[-1][:200]

@@ -1,0 +1,3 @@
+module example.org/badger-peer
+
+go 1.22

@@ -1,0 +1,57 @@
+"""Namespaces for the whole run, and a pod and a unit for each test, gone when it ends."""
+
+import shutil
+
+import pytest
+
+from tests import namespaces, servers
+from tests.functional.files import Files
+from tests.functional.pod import Pod
+from tests.functional.unit import Unit
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_namespaces():
+    """Everything here runs in namespaces; a machine without them says so."""
+    if not shutil.which("bwrap"):
+        pytest.skip("bubblewrap is not installed")
+    try:
+        namespaces.enter()
+    except namespaces.NamespaceError as error:
+        pytest.skip(f"this machine allows no namespaces: {error}")
+
+
+@pytest.fixture
+def pod(tmp_path):
+    """A pod that is up."""
+    made = Pod(tmp_path / "pod")
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def unit(pod):
+    """A unit that is not deployed yet."""
+    return Unit(pod)
+
+
+@pytest.fixture
+def deployed(unit):
+    """A unit that serves."""
+    status = unit.deploy()
+    assert str(status) == "ActiveStatus('nfs, smb: /export')", unit.log()[-3000:]
+    return unit
+
+
+@pytest.fixture
+def files(pod):
+    """Writes and reads files as a client does."""
+    return Files(real=pod.server.real)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say what it was that was tested."""
+    terminalreporter.write_line(f"functional: {servers.server()} under {servers.pebble()}")

@@ -1,0 +1,217 @@
+"""What the charm relies on of Pebble: the same tests for a real daemon and for the stand-in."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import ops
+import pytest
+from ops import pebble
+
+from tests import servers
+
+
+@pytest.fixture(params=["stand-in", "real"])
+def client(request, tmp_path, monkeypatch):
+    """A daemon of its own."""
+    if request.param == "real":
+        program = servers.pebble()
+        if not program.real:
+            pytest.skip("no real Pebble on this machine")
+    else:
+        monkeypatch.setenv("PEBBLE_PROGRAM", "standin")
+        program = servers.pebble.__wrapped__()
+    with (tmp_path / "log").open("wb") as log:
+        daemon = subprocess.Popen(
+            [program.path, "run", "--create-dirs"],
+            env=os.environ | {"PEBBLE": str(tmp_path)},
+            stdout=log,
+            stderr=log,
+        )
+    made = ops.pebble.Client(str(tmp_path / ".pebble.socket"))
+    try:
+        for _ in range(500):
+            try:
+                made.get_system_info()
+                break
+            except (pebble.Error, OSError):
+                time.sleep(0.01)
+        yield made
+    finally:
+        daemon.terminate()
+        daemon.wait(20)
+
+
+def layer(command: str, **service: object) -> pebble.Layer:
+    return pebble.Layer(
+        {
+            "services": {
+                "s": {
+                    "override": "replace",
+                    "command": command,
+                    "startup": "enabled",
+                    "backoff-delay": "100ms",
+                    **service,
+                }
+            }
+        }  # pyright: ignore[reportArgumentType]  # tests also try what the types forbid
+    )
+
+
+def current(client) -> str:
+    (info,) = client.get_services()
+    return str(getattr(info.current, "value", info.current))
+
+
+def until(client, wanted: str) -> None:
+    for _ in range(200):
+        if current(client) == wanted:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"{current(client)}, not {wanted}")
+
+
+def test_a_service_is_started_and_stopped_and_only_restarted_when_it_changed(client, tmp_path):
+    script = f"sh -c 'echo x >> {tmp_path}/starts; sleep 60'"
+    client.add_layer("s", layer(script), combine=True)
+    assert current(client) == "inactive"
+    client.replan_services()
+    assert current(client) == "active"
+    client.replan_services()
+    assert (tmp_path / "starts").read_text() == "x\n"
+    client.add_layer("s", layer(script, environment={"A": "1"}), combine=True)
+    client.replan_services()
+    assert (tmp_path / "starts").read_text() == "x\nx\n"
+    assert client.get_plan().services["s"].environment == {"A": "1"}
+    client.stop_services(["s"])
+    assert current(client) == "inactive"
+    client.stop_services(["s"])
+
+
+def test_a_service_that_fails_at_once_is_an_error_with_its_output_and_is_tried_again(client):
+    client.add_layer("s", layer("sh -c 'echo last words; exit 3'"), combine=True)
+    with pytest.raises(pebble.ChangeError, match="exited quickly with code 3") as raised:
+        client.replan_services()
+    logs = [entry for task in raised.value.change.tasks for entry in task.log]
+    assert any("Most recent service output:\n    last words" in entry for entry in logs)
+    assert current(client) == "backoff"
+    client.stop_services(["s"])
+    assert current(client) == "inactive"
+
+
+def test_a_service_that_dies_later_is_restarted(client, tmp_path):
+    script = f"sh -c 'echo x >> {tmp_path}/starts; sleep 1.2; exit 1'"
+    client.add_layer("s", layer(script), combine=True)
+    client.replan_services()
+    for _ in range(200):
+        if (tmp_path / "starts").read_text() == "x\nx\n":
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("it was not restarted")
+
+
+def test_success_can_be_left_alone(client):
+    client.add_layer("s", layer("sh -c 'sleep 1.2'", **{"on-success": "ignore"}), combine=True)
+    client.replan_services()
+    until(client, "inactive")
+    time.sleep(0.5)
+    assert current(client) == "inactive"
+
+
+def test_the_whole_group_is_signalled_and_killed_after_the_delay(client, tmp_path):
+    deaf = tmp_path / "deaf.sh"
+    deaf.write_text(f"trap : TERM\necho $$ > {tmp_path}/pid\nsleep 60\nsleep 60\n")
+    outer = f"sh -c 'trap : TERM; sh {deaf}; sleep 60'"
+    client.add_layer("s", layer(outer, **{"kill-delay": "300ms"}), combine=True)
+    client.replan_services()
+    begin = time.monotonic()
+    client.stop_services(["s"])
+    assert 0.2 < time.monotonic() - begin < 4
+    pid = int((tmp_path / "pid").read_text())
+    time.sleep(0.1)
+    # Whether its parent has been told yet does not matter.
+    stat = Path(f"/proc/{pid}/stat")
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+def test_unknown_services_and_wrong_layers_are_refused(client):
+    with pytest.raises(pebble.APIError, match='service "s" does not exist'):
+        client.stop_services(["s"])
+    with pytest.raises(pebble.APIError):
+        client.add_layer("x", "services: {s: {override: replace, command: x, bogus: 1}}")
+    with pytest.raises(pebble.APIError):
+        client.add_layer("x", "services: {s: {override: replace, command: x, kill-delay: soon}}")
+
+
+def test_files(client, tmp_path):
+    path = f"{tmp_path}/a/b.txt"
+    content = bytes(range(256)) * 300 + b"\r\n--\r\n"
+    with pytest.raises(pebble.PathError) as raised:
+        client.push(path, content)
+    assert raised.value.kind == "not-found"
+    client.push(path, content, make_dirs=True, permissions=0o600)
+    with client.pull(path, encoding=None) as file:
+        assert file.read() == content
+    (info,) = client.list_files(f"{tmp_path}/a")
+    assert (info.name, info.size, info.permissions) == ("b.txt", len(content), 0o600)
+    with pytest.raises(pebble.PathError) as raised:
+        client.pull(f"{tmp_path}/none")
+    assert raised.value.kind == "not-found"
+    with pytest.raises(pebble.PathError) as raised:
+        client.remove_path(f"{tmp_path}/none")
+    assert raised.value.kind == "not-found"
+    client.remove_path(f"{tmp_path}/none", recursive=True)
+    client.make_dir(f"{tmp_path}/d", permissions=0o700)
+    with pytest.raises(pebble.PathError) as raised:
+        client.make_dir(f"{tmp_path}/d")
+    assert raised.value.kind == "generic-file-error"
+    client.remove_path(f"{tmp_path}/a", recursive=True)
+    assert not (tmp_path / "a").exists()
+
+
+def test_commands(client, tmp_path):
+    (tmp_path / "from").write_text("x")
+    client.exec(["mv", f"{tmp_path}/from", f"{tmp_path}/to"]).wait()
+    assert (tmp_path / "to").read_text() == "x"
+    with pytest.raises(pebble.ExecError) as raised:
+        client.exec(["sh", "-c", "exit 3"]).wait()
+    assert raised.value.exit_code == 3
+    output = client.exec(["sh", "-c", "cat; echo e >&2"], stdin="hey").wait_output()
+    assert output == ("hey", "e\n")
+    with pytest.raises(pebble.APIError, match="cannot find executable"):
+        client.exec(["no-such-program"])
+
+
+def test_a_failing_check_restarts_the_service(client, tmp_path):
+    made = layer(f"sh -c 'echo x >> {tmp_path}/starts; sleep 60'").to_dict()
+    made["services"]["s"]["on-check-failure"] = {"c": "restart"}  # pyright: ignore[reportTypedDictNotRequiredAccess]  # it is there
+    made["checks"] = {
+        "c": {
+            "override": "replace",
+            "period": "100ms",
+            "timeout": "90ms",
+            "threshold": 2,
+            "exec": {"command": f"test ! -e {tmp_path}/bad"},
+        }
+    }
+    client.add_layer("s", pebble.Layer(made), combine=True)
+    client.replan_services()
+    (check,) = client.get_checks()
+    assert check.status == pebble.CheckStatus.UP
+    (tmp_path / "bad").touch()
+    for _ in range(200):
+        if (tmp_path / "starts").read_text().count("x") > 1:
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("it was not restarted")
+    shutil.rmtree(tmp_path / "bad", ignore_errors=True)
+
+
+def test_a_change_that_takes_longer_than_the_client_waits_is_a_time_out(client):
+    client.add_layer("s", layer("sleep 60"), combine=True)
+    with pytest.raises(pebble.TimeoutError):
+        client.replan_services(timeout=0.2)
