@@ -5,9 +5,11 @@ asked, what came back, and is tried again at the next event.
 """
 
 import json
+import logging
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
@@ -19,6 +21,10 @@ from stores import Kind, StoreSpec
 from units import format_size, parse_size
 
 Model = TypeVar("Model")
+
+# Each line of theirs would be a process of its own: `juju-log`.
+for _noisy in ("httpx", "httpcore"):
+    logging.getLogger(_noisy).setLevel(logging.WARNING)
 
 _ADMIN = "admin"
 _TIMEOUT = 35.0  # the server cuts its own requests at 30 s
@@ -51,6 +57,7 @@ class Health(_Answer):
 
     status: str = "unknown"
     message: str = ""
+    checked_at: datetime | None = None
 
 
 class Store(_Answer):

@@ -25,8 +25,6 @@ METRICS_URL = f"http://localhost:{METRICS_PORT}/metrics"
 # that the check has recovered.
 _START_WAIT = 45.0
 _RESTART_WAIT = 3.0
-# The server tells a status that is up to 5 s old.
-_ADAPTER_WAIT = 6.0
 _RESTART_NEEDED = frozenset({"log-level", "memory"})
 
 
@@ -189,7 +187,7 @@ def _reconcile_shares(container: ops.Container, state: State, api: Api, outcome:
     outcome.findings += plan.problems
     outcome.findings += shares.execute(api, plan.steps)
     if plan.steps:
-        present = shares.settle(api, state.options, _ADAPTER_WAIT)
+        present = shares.settle(api, state.options, plan.steps, present)
     outcome.findings += shares.unhealthy(state.options, present)
     outcome.serving = tuple(
         share.name

@@ -16,6 +16,7 @@ PORTS = {"nfs": NFS_PORT, "smb": SMB_PORT}
 # What the server takes for itself, before any share.
 _BASE_MEMORY = 256 * MIB
 _READ_BUFFER = 32 * MIB
+_SETTLE_TIME = 6.0
 # Of the content volume, for the server's own files beside the content.
 _SMALLEST_RESERVE = 64 * MIB
 
@@ -219,19 +220,24 @@ def execute(api: Api, steps: Sequence[Step]) -> Iterator[CharmError]:
             yield error
 
 
-def settle(api: Api, options: Options, seconds: float) -> Present:
-    """Ask again after changes, until the protocols listen, for at most `seconds`."""
-    end = time.monotonic() + seconds
+def settle(api: Api, options: Options, steps: Sequence[Step], before: Present) -> Present:
+    """Ask again after the steps were made.
+
+    The server tells the status of an adapter that is up to 5 s old. Where an adapter was changed,
+    this waits for one that was taken later, and lets a listener that was not up then be.
+    """
+    changed = {step.protocol for step in steps if isinstance(step, SetAdapter) and step.enabled}
+    end = time.monotonic() + _SETTLE_TIME
     while True:
         present = Present.ask(api, options.shares or ())
         waiting = any(
-            adapter.status.status == "unknown"
-            for protocol in options.protocols or ()
-            if (adapter := present.adapters.get(protocol))
+            adapter.status.status != "healthy" or adapter.status == earlier.status
+            for name, adapter in present.adapters.items()
+            if name in changed and (earlier := before.adapters.get(name))
         )
         if not waiting or time.monotonic() >= end:
             return present
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def unhealthy(options: Options, present: Present) -> Iterator[CharmError]:

@@ -62,7 +62,7 @@ class Files:
             self._http("DELETE", share, name, b"")
 
     def _url(self, share: str, name: str) -> str:
-        return f"nfs://127.0.0.1{quote(share)}/{name}?{_NFS}"
+        return f"nfs://127.0.0.1{share}/{name}?{_NFS}"
 
     def _nfs(self, command: list[str]) -> None:
         try:

@@ -62,8 +62,18 @@ class Volume:
         return filler
 
     def protect(self, protected: bool = True) -> None:
-        """Make it read-only or writable again; nothing may have a file open for writing."""
-        namespaces.remount(self.path, read_only=protected)
+        """Make it read-only or writable again; the pod must be down."""
+        end = time.monotonic() + _START_TIMEOUT
+        while True:
+            try:
+                namespaces.remount(self.path, read_only=protected)
+            except namespaces.NamespaceError:
+                # What was killed a moment ago may still have a file open.
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
 
     def unmount(self) -> None:
         """It is used no more."""
@@ -81,9 +91,9 @@ class Container:
         for name in ("config", "pebble", "bin", "etc"):
             (root / name).mkdir(parents=True)
         (root / "etc" / "passwd").write_text(f"dittofs:x:{UID}:{UID}::/app:/bin/sh\n")
+        (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
         (root / "etc" / "group").write_text(f"dittofs:x:{UID}:\n")
-        if not shutil.which("wget"):
-            _write_wget(root / "bin" / "wget")
+        _write_wget(root / "bin" / "wget")
         self.client = ops.pebble.Client(str(root / "pebble" / ".pebble.socket"))
 
     @property
@@ -118,9 +128,9 @@ class Container:
         self.daemon.wait()
         self.daemon = None
 
-    def processes(self, name: str) -> list[int]:
-        """The ids, as seen from outside, of the processes in the container with this name."""
-        return list(_named(self.daemon.pid, name)) if self.daemon else []
+    def server_ids(self) -> list[int]:
+        """The process ids, as seen from outside, of the servers in the container."""
+        return list(_servers(self.daemon.pid)) if self.daemon else []
 
     def _command(self) -> list[str]:
         # fmt: off
@@ -185,23 +195,25 @@ class Pod:
 
 
 def _children(pid: int) -> list[int]:
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    with contextlib.suppress(FileNotFoundError):
-        return [int(child) for child in path.read_text().split()]
-    return []
+    found: list[int] = []
+    # Each thread has children of its own.
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += [int(child) for child in path.read_text().split()]
+    return found
 
 
-def _named(pid: int, name: str) -> Iterator[int]:
+def _servers(pid: int) -> Iterator[int]:
     for child in _children(pid):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-            if any(Path(word.decode(errors="replace")).name == name for word in command[:3]):
+            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            if words[0] == b"/app/dfs" or b"tests.standin" in words:
                 yield child
-        yield from _named(child, name)
+        yield from _servers(child)
 
 
 def _write_wget(path: Path) -> None:
-    """The two options of wget that the container's check uses, for machines without it."""
+    """The image's wget, with what the container's check uses of it."""
     path.write_text(
         f"#!{sys.executable}\n"
         "import sys, urllib.request\n"

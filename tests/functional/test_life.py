@@ -1,0 +1,292 @@
+"""The life of the charm on real processes: what a user would notice."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+from tests.functional.files import ClientError
+
+CONTENT = bytes(range(256)) * 500
+
+
+@pytest.fixture(autouse=True)
+def _client(files):
+    if files.missing:
+        pytest.skip(f"{files.missing} is not installed")
+
+
+def server_pid(unit) -> int:
+    return unit.pod.containers["dittofs"].server_ids()[-1]
+
+
+def wait_for_file(files, share: str, name: str) -> bytes:
+    """Read a file as soon as the server serves again."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return files.get(share, name)
+        except ClientError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
+def test_a_file_survives_kill_pod_loss_and_configuration(deployed, files):
+    files.put("/export", "a", CONTENT)
+    assert files.get("/export", "a") == CONTENT
+    os.kill(server_pid(deployed), signal.SIGKILL)
+    assert wait_for_file(files, "/export", "a") == CONTENT
+    assert deployed.wait().message == "nfs: /export"
+    deployed.configure(log_level="debug", shares="- {name: /export, quota: 1GiB}\n- name: /b")
+    assert wait_for_file(files, "/export", "a") == CONTENT
+    deployed.pod.lose()
+    assert deployed.new_pod().message == "nfs: /export, /b"
+    assert wait_for_file(files, "/export", "a") == CONTENT
+
+
+def test_acknowledged_files_are_there_after_a_kill_under_load(deployed, files):
+    acknowledged = []
+    for number in range(40):
+        content = f"{number}".encode() * 5000
+        try:
+            files.put("/export", f"f{number}", content)
+            acknowledged.append((f"f{number}", content))
+        except ClientError:
+            time.sleep(0.3)
+        if number == 15:
+            os.kill(server_pid(deployed), signal.SIGKILL)
+    assert len(acknowledged) >= 16
+    deployed.wait()
+    for name, content in acknowledged:
+        assert wait_for_file(files, "/export", name) == content
+
+
+def test_an_update_status_changes_nothing_and_restarts_nothing(deployed):
+    before = server_pid(deployed)
+    written = {
+        path: path.stat().st_mtime_ns
+        for path in (deployed.pod.containers["dittofs"].root / "config").iterdir()
+    }
+    for event in ("update_status", "config_changed", "start", "upgrade_charm"):
+        deployed.run(event)
+    assert server_pid(deployed) == before
+    for path, at in written.items():
+        assert path.name == "answered" or path.stat().st_mtime_ns == at
+
+
+@pytest.mark.parametrize("lost", ["content", "metadata"])
+def test_a_lost_volume_is_not_served_and_start_without_is_the_way_out(deployed, files, lost):
+    files.put("/export", "a", CONTENT)
+    deployed.pod.lose()
+    deployed.pod.volumes[lost].lose()
+    status = deployed.new_pod()
+    assert status.name == "blocked"
+    assert f"the {lost} volume is empty" in status.message
+    with pytest.raises(ClientError):
+        files.get("/export", "a")
+    deployed.act("start-without", volume=lost, confirm=lost)
+    assert deployed.status.message == "nfs: /export"
+    # Never zeros: the file is gone with what was lost, and can be written anew.
+    with pytest.raises(ClientError):
+        files.get("/export", "a")
+    files.put("/export", "b", CONTENT)
+    deployed.pod.lose()
+    assert deployed.new_pod().name == "active"
+    assert wait_for_file(files, "/export", "b") == CONTENT
+    left = deployed.pod.volumes["metadata" if lost == "content" else "content"]
+    assert list(left.path.glob("aside-*"))
+
+
+def test_a_lost_volume_that_is_found_again_is_served(deployed, files, tmp_path):
+    files.put("/export", "a", CONTENT)
+    deployed.pod.lose()
+    content = deployed.pod.volumes["content"]
+    shutil.copytree(content.path, tmp_path / "kept")
+    content.lose()
+    assert deployed.new_pod().name == "blocked"
+    deployed.pod.lose()
+    shutil.copytree(tmp_path / "kept", content.path, dirs_exist_ok=True)
+    assert deployed.new_pod().name == "active"
+    assert wait_for_file(files, "/export", "a") == CONTENT
+
+
+def test_volumes_of_an_earlier_life_are_served_with_their_files_and_users(deployed, files):
+    """The application was removed with its secrets, and deployed again on its volumes."""
+    files.put("/export", "a", CONTENT)
+    old = deployed.password()
+    deployed.pod.lose()
+    fresh = type(deployed)(deployed.pod)
+    fresh.change(config=deployed.state.config)
+    deployed.pod.start()
+    assert fresh.deploy().message == "nfs: /export"
+    assert fresh.password() != old
+    assert wait_for_file(files, "/export", "a") == CONTENT
+
+
+def test_a_full_content_volume_goes_on_when_there_is_space(deployed, files):
+    files.put("/export", "a", CONTENT)
+    filler = deployed.pod.volumes["content"].fill()
+    free = deployed.pod.volumes["metadata"]
+    before = os.statvfs(free.path).f_bavail
+    with pytest.raises(ClientError):
+        files.put("/export", "b", CONTENT * 20)
+    assert os.statvfs(free.path).f_bavail > before * 0.9
+    assert files.get("/export", "a") == CONTENT
+    filler.unlink()
+    deployed.wait()
+    files.put("/export", "c", CONTENT)
+    assert files.get("/export", "c") == CONTENT
+    deployed.pod.lose()
+    assert deployed.new_pod().name == "active"
+    assert wait_for_file(files, "/export", "a") == CONTENT
+    assert wait_for_file(files, "/export", "c") == CONTENT
+
+
+@pytest.mark.parametrize("name", ["content", "metadata"])
+def test_a_read_only_volume_is_named_and_served_when_it_is_writable_again(deployed, files, name):
+    files.put("/export", "a", CONTENT)
+    deployed.pod.lose()
+    deployed.pod.volumes[name].protect()
+    status = deployed.new_pod()
+    assert status.name == "blocked"
+    assert f"the {name} volume is not writable by the server's user 65532" in status.message
+    deployed.pod.lose()
+    deployed.pod.volumes[name].protect(protected=False)
+    assert deployed.new_pod().name == "active"
+    assert wait_for_file(files, "/export", "a") == CONTENT
+
+
+def test_a_protocol_port_that_is_taken_is_said_and_taken_over_when_it_is_free(unit):
+    with socket.create_server(("", 12445)):
+        status = unit.deploy()
+        assert status.name == "waiting"
+        assert "smb does not listen on port 12445 yet" in status.message
+    unit.configure(protocols="nfs")
+    unit.configure(protocols="nfs,smb")
+    assert unit.wait(seconds=20).message == "nfs, smb: /export"
+
+
+def test_a_newer_state_on_the_volumes_is_said_and_not_retried(deployed, files):
+    if files.missing or deployed.pod.server.real:
+        pytest.skip("only the stand-in's volumes can be made newer here")
+    deployed.pod.lose()
+    (deployed.pod.volumes["metadata"].path / "standin-format").write_text("2")
+    status = deployed.new_pod()
+    assert status.name == "blocked"
+    assert status.message.startswith("the volumes were written by a newer server")
+    time.sleep(2)
+    assert deployed.pod.containers["dittofs"].server_ids() == []
+    assert deployed.run("update_status") == status
+
+
+def test_pebble_killed_in_the_middle_is_waited_for(deployed, files):
+    files.put("/export", "a", CONTENT)
+    deployed.pod.lose()
+    status = deployed.run("update_status")
+    assert status.name == "waiting"
+    assert status.message == "waiting for the container"
+    assert deployed.new_pod().name == "active"
+    assert wait_for_file(files, "/export", "a") == CONTENT
+
+
+def test_delete_share_frees_its_space_on_both_volumes(deployed, files):
+    deployed.configure(shares="- name: /export\n- name: /old")
+    files.put("/old", "a", os.urandom(4_000_000))
+    files.put("/export", "a", CONTENT)
+    deployed.configure(shares="- name: /export")
+    with pytest.raises(ClientError):
+        files.get("/old", "a")
+    assert deployed.act("delete-share", name="/old", confirm="/old")["deleted"] == "/old"
+    assert deployed.status.message == "nfs: /export"
+    volumes = deployed.pod.volumes
+    assert not (volumes["metadata"].path / "stores" / "old").exists()
+    assert not (volumes["content"].path / "shares" / "old").exists()
+    assert wait_for_file(files, "/export", "a") == CONTENT
+    deployed.configure(shares="- name: /export\n- name: /old")
+    with pytest.raises(ClientError):
+        files.get("/old", "a")
+    files.put("/old", "b", CONTENT)
+    assert files.get("/old", "b") == CONTENT
+
+
+def test_a_share_that_leaves_and_comes_back_has_its_files(deployed, files):
+    deployed.configure(shares="- name: /export\n- name: /Größe 1")
+    files.put("/Größe 1", "a", CONTENT)
+    deployed.configure(shares="- name: /export")
+    with pytest.raises(ClientError):
+        files.get("/Größe 1", "a")
+    deployed.configure(shares="- name: /export\n- name: /Größe 1")
+    assert wait_for_file(files, "/Größe 1", "a") == CONTENT
+
+
+def test_the_password_of_a_secret_is_the_one_of_the_server(deployed):
+    password = deployed.password()
+    rows = json.loads(deployed.act("list-shares", format="json")["shares"])
+    assert [row["name"] for row in rows] == ["/export"]
+    log = deployed.log() + "\n".join(deployed.logs)
+    assert password not in log
+
+
+def test_teardown_leaves_no_process_and_writes_nothing_afterwards(deployed, files):
+    files.put("/export", "a", CONTENT)
+    begin = time.monotonic()
+    deployed.remove()
+    assert time.monotonic() - begin < 60
+    assert deployed.pod.containers["dittofs"].server_ids() == []
+    before = {
+        path: path.stat().st_mtime_ns
+        for volume in deployed.pod.volumes.values()
+        for path in volume.path.rglob("*")
+    }
+    time.sleep(1)
+    assert before == {
+        path: path.stat().st_mtime_ns
+        for volume in deployed.pod.volumes.values()
+        for path in volume.path.rglob("*")
+    }
+
+
+def test_a_second_unit_never_starts_a_server(pod, unit):
+    other = type(unit)(pod, unit_id=1)
+    other.deploy()
+    assert other.status.name == "blocked"
+    assert pod.containers["dittofs"].server_ids() == []
+
+
+def test_the_check_tells_a_hanging_server_from_a_starting_one(deployed):
+    container = deployed.pod.containers["dittofs"]
+    check = ["/bin/sh", "/config/check-hang.sh"]
+    container.client.exec(check).wait()
+    assert (container.root / "config" / "answered").exists()
+    pid = server_pid(deployed)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(Exception, match="non-zero exit code 1"):
+            container.client.exec(check).wait()
+        (container.root / "config" / "answered").unlink()
+        container.client.exec(check).wait()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_smb_serves_a_file(unit, tmp_path):
+    if not unit.pod.server.real or not shutil.which("smbclient"):
+        pytest.skip("needs a real server and smbclient")
+    assert unit.deploy().message == "nfs, smb: /export"
+    (tmp_path / "source").write_bytes(CONTENT)
+    target = tmp_path / "target"
+    command = f"put {tmp_path / 'source'} a; get a {target}"
+    subprocess.run(
+        ["smbclient", "//127.0.0.1/export", "-p", "12445", "-U", "admin", "-c", command],
+        env=os.environ | {"PASSWD": unit.password()},
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert target.read_bytes() == CONTENT
