@@ -68,7 +68,7 @@ class Unit(juju.Unit):
         leader = "*" if self.state.leader else ""
         return (
             f"App      Version  Status   Scale\n"
-            f"dittofs  {version:<8} {status.name:<8} 1\n\n"
+            f"dittofs  {version:<8} {status.name:<8} {self.unit_id + 1}\n\n"
             f"Unit        Workload  Ports                    Message\n"
             f"{f'dittofs/{self.unit_id}{leader}':<11} {status.name:<9} {ports:<24} "
             f"{status.message}"

@@ -1,0 +1,217 @@
+"""`make demo`: the whole life of the charm on real processes, as its user would see it.
+
+Prints what a user would type and what Juju would show. Ends with `demo: N steps passed, M failed`.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ops import testing
+
+from tests import namespaces, servers
+from tests.functional.files import ClientError, Files
+from tests.functional.pod import Pod
+from tests.functional.unit import Unit, details
+
+CONTENT = b"a line that must not be lost\n" * 1000
+
+
+class StepError(Exception):
+    """What a step shows is not what it should be."""
+
+
+class Demo:
+    """The steps, in order; each a method that returns what Juju would show."""
+
+    def __init__(self, pod: Pod):
+        self.pod = pod
+        self.unit = Unit(pod)
+        self.files = Files(real=pod.server.real)
+        self.passed = 0
+        self.failed = 0
+
+    def step(self, typed: str, work: Callable[[], str]) -> None:
+        """Print what is typed, do it, print what it shows, and count."""
+        _print(f"\n$ {typed}")
+        begin = time.monotonic()
+        try:
+            shown = work()
+        except (StepError, AssertionError, ClientError, RuntimeError, testing.ActionFailed) as why:
+            self.failed += 1
+            _print(f"FAILED: {why}")
+            traceback.print_exc()
+            return
+        self.passed += 1
+        _print("\n".join(f"    {line}" for line in shown.splitlines()))
+        _print(f"    ({time.monotonic() - begin:.1f} s)")
+
+    def run(self) -> None:
+        """All steps."""
+        for typed, work in self._steps():
+            self.step(typed, work)
+
+    def _steps(self) -> Iterator[tuple[str, Callable[[], str]]]:
+        unit = self.unit
+        yield "juju deploy dittofs && juju status", self._deploy
+        yield "nfs-cp notes nfs://…/export/notes && nfs-cat nfs://…/export/notes", self._nfs
+        if self.pod.server.real and shutil.which("smbclient"):
+            yield "smbclient //…/export -c 'put notes notes-smb; get notes-smb'", self._smb
+        yield "juju config dittofs shares='- name: /export … - name: /projects …'", self._shares
+        yield "juju run dittofs/0 status-detail", self._detail
+        yield "juju config dittofs shares='- name: a:b' && juju status", self._wrong
+        yield "kill -9 <the server>", self._kill
+        yield "kubectl delete pod dittofs-0", self._lose_pod
+        yield "juju scale-application dittofs 2 && juju status", self._scale
+        yield "kubectl delete pvc <content> && kubectl delete pod dittofs-0", self._lose_content
+        yield (
+            "juju run dittofs/0 start-without volume=content confirm=content",
+            lambda: (
+                details(unit.act("start-without", volume="content", confirm="content"))
+                + f"\n{self._status('active')}"
+            ),
+        )
+        yield "juju remove-application dittofs", self._remove
+
+    def _status(self, wanted: str) -> str:
+        """The table of `juju status`, which must have this status."""
+        if self.unit.status.name != wanted:
+            raise StepError(f"the unit should be {wanted}:\n{self.unit.juju_status()}")
+        return self.unit.juju_status()
+
+    def _deploy(self) -> str:
+        self.unit.deploy()
+        return self._status("active")
+
+    def _expect_file(self, share: str = "/export", name: str = "notes") -> str:
+        """Read the file as soon as the server serves again."""
+        end = time.monotonic() + 60
+        while True:
+            try:
+                content = self.files.get(share, name)
+                break
+            except ClientError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+        if content != CONTENT:
+            raise StepError(f"{share}/{name} is not what was written")
+        return f"{share}/{name}: {len(content)} bytes, byte for byte what was written"
+
+    def _nfs(self) -> str:
+        self.files.put("/export", "notes", CONTENT)
+        return self._expect_file() + ("" if self.pod.server.real else " (over HTTP: a stand-in)")
+
+    def _smb(self) -> str:
+        with tempfile.TemporaryDirectory() as directory:
+            source, target = Path(directory) / "notes", Path(directory) / "back"
+            source.write_bytes(CONTENT)
+            subprocess.run(
+                [
+                    *("smbclient", "//127.0.0.1/export", "-p", "12445", "-U", "admin"),
+                    *("-c", f"put {source} notes-smb; get notes-smb {target}"),
+                ],
+                # Never in the command line, where everybody could read it.
+                env=os.environ | {"PASSWD": self.unit.password()},
+                check=True,
+                capture_output=True,
+                timeout=60,
+            )
+            if target.read_bytes() != CONTENT:
+                raise StepError("notes-smb is not what was written")
+        return "notes-smb: the same bytes came back over SMB"
+
+    def _shares(self) -> str:
+        self.unit.configure(
+            shares="- name: /export\n- {name: /projects, quota: 100MB, trash-days: 14}\n"
+            "- {name: /scratch, metadata: memory, content: memory, quota: 64MB}"
+        )
+        return self._status("active")
+
+    def _detail(self) -> str:
+        return str(self.unit.act("status-detail")["status"])
+
+    def _wrong(self) -> str:
+        before = self.unit.state.config["shares"]
+        self.unit.configure(shares="- name: a:b")
+        shown = self._status("blocked") + "\n" + self._expect_file()
+        self.unit.configure(shares=str(before))
+        return shown + "\n$ juju config dittofs shares=<as before>\n" + self._status("active")
+
+    def _kill(self) -> str:
+        (pid,) = self.pod.containers["dittofs"].server_ids()
+        os.kill(pid, signal.SIGKILL)
+        shown = self._expect_file()
+        self.unit.wait()
+        return f"{shown}\n{self._status('active')}"
+
+    def _lose_pod(self) -> str:
+        self.pod.lose()
+        self.unit.new_pod()
+        return f"{self._expect_file()}\n{self._status('active')}"
+
+    def _scale(self) -> str:
+        other = Unit(self.pod, unit_id=1)
+        other.deploy()
+        if other.status.name != "blocked":
+            raise StepError(f"unit 1 should be blocked: {other.status}")
+        return f"{other.juju_status()}\n{self._expect_file()}"
+
+    def _lose_content(self) -> str:
+        self.pod.lose()
+        self.pod.volumes["content"].lose()
+        self.unit.new_pod()
+        with contextlib.suppress(ClientError):
+            self.files.get("/export", "notes")
+            raise StepError("a file whose content is lost was served")
+        return self._status("blocked")
+
+    def _remove(self) -> str:
+        self.unit.remove()
+        left = self.pod.containers["dittofs"].server_ids()
+        if left:
+            raise StepError(f"processes are left: {left}")
+        return "drained and stopped; no process is left, the volumes keep what they have"
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Run the demo; 0 when every step passed."""
+    _print(f"demo: {servers.server()} under {servers.pebble()}")
+    if not shutil.which("bwrap"):
+        _print("demo: bubblewrap is not installed, so there are no containers to run in")
+        return 1
+    try:
+        namespaces.enter()
+    except namespaces.NamespaceError as error:
+        _print(f"demo: this machine allows no namespaces: {error}")
+        return 1
+    with tempfile.TemporaryDirectory() as directory:
+        pod = Pod(Path(directory) / "pod")
+        try:
+            demo = Demo(pod)
+            if demo.files.missing:
+                _print(f"demo: {demo.files.missing} is not installed")
+                return 1
+            pod.start()
+            demo.run()
+        finally:
+            pod.close()
+    _print(f"\ndemo: {demo.passed} steps passed, {demo.failed} failed")
+    return 1 if demo.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
