@@ -323,6 +323,21 @@ def test_a_log_that_cannot_be_read_is_an_error_with_its_name(tmp_path):
         badger.snapshot(tmp_path)
 
 
+def test_a_disk_that_fails_is_an_error_with_its_place(store, monkeypatch):
+    write(store, {b"a": b"1"})
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(BadgerError, match=r"00001\.mem: at offset 0: full"):
+        badger.snapshot(store)
+
+
+def test_the_newest_version_counts_wherever_it_stands(store):
+    store.mkdir()
+    newer, older = (badger.encode_entry(Entry(b"a", b"%d" % n, n)) for n in (7, 6))
+    (store / "00001.mem").write_bytes(HEADER + newer + bytes(200_000))
+    (store / "00002.mem").write_bytes(HEADER + older)
+    assert badger.snapshot(store) == {b"a": b"7"}
+
+
 def test_a_store_with_tables_is_an_error(store):
     write(store, {b"a": b"1"})
     (store / "000001.sst").touch()
