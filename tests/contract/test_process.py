@@ -1,0 +1,142 @@
+"""The process: how it starts, refuses to start, ends, and what outlives it."""
+
+import shutil
+import signal
+import socket
+import sqlite3
+
+import httpx
+import pytest
+
+
+def make_share(server, name: str = "/export") -> None:
+    """A share with a Badger store and the local volume, as the charm makes it."""
+    key = name.removeprefix("/")
+    store = {"name": key, "type": "badger", "config": f'{{"path": "{server.root}/stores/{key}"}}'}
+    content = f'{{"path": "{server.root}/content", "max_size": 1073741824}}'
+    assert server.api("POST", "/store/metadata", store).status_code == 201
+    server.api("POST", "/store/block/local", {"name": "volume", "type": "fs", "config": content})
+    share = {"name": name, "metadata_store_id": key, "local_block_store": "volume"}
+    assert server.api("POST", "/shares", share).status_code == 201
+
+
+def test_a_first_start_has_an_admin_and_two_adapters(fresh):
+    fresh.start()
+    assert fresh.login().status_code == 200
+    adapters = {each["type"]: each for each in fresh.api("GET", "/adapters").json()}
+    assert {name: (each["enabled"], each["port"]) for name, each in adapters.items()} == {
+        "nfs": (True, 12049),
+        "smb": (True, 1445),
+    }
+    assert fresh.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_was_acknowledged_outlives_the_process(fresh, number):
+    fresh.start()
+    make_share(fresh)
+    fresh.api("PUT", "/shares/export", {"quota_bytes": "1GiB", "read_only": True})
+    fresh.api("POST", "/shares/export/disable")
+    fresh.api("PATCH", "/shares/export/adapters/nfs/config", {"squash": "none"})
+    fresh.api("PUT", "/adapters/smb", {"enabled": False, "port": 12445})
+    fresh.stop(number)
+    fresh.start()
+    (share,) = fresh.api("GET", "/shares").json()
+    assert (share["quota_bytes"], share["read_only"], share["enabled"]) == ("1.00GiB", True, False)
+    squash = fresh.api("GET", "/shares/export/adapters/nfs/config").json()["squash"]
+    assert squash == "none"
+    adapters = {each["type"]: each["enabled"] for each in fresh.api("GET", "/adapters").json()}
+    assert adapters == {"nfs": True, "smb": False}
+
+
+def test_the_initial_password_counts_only_where_there_is_no_admin(fresh):
+    fresh.start()
+    make_share(fresh)
+    user = {"username": "ann", "password": "her-password", "role": "user"}
+    assert fresh.api("POST", "/users", user).status_code == 201
+    fresh.stop()
+    fresh.environment["DITTOFS_ADMIN_INITIAL_PASSWORD"] = "second-password"
+    fresh.start()
+    assert fresh.login("second-password").status_code == 401
+    assert fresh.login().status_code == 200
+    fresh.stop()
+    with sqlite3.connect(fresh.root / "controlplane.db") as database:
+        database.execute("DELETE FROM users WHERE username = 'admin'")
+    database.close()
+    fresh.start()
+    assert fresh.login("second-password").status_code == 200
+    assert fresh.login().status_code == 401
+    assert fresh.login("her-password", "ann").status_code == 200
+    shares = fresh.api("GET", "/shares", password="second-password").json()
+    assert [share["name"] for share in shares] == ["/export"]
+
+
+def test_tokens_end_with_the_secret_they_were_signed_with(fresh):
+    fresh.start()
+    token = fresh.login().json()["access_token"]
+    fresh.stop()
+    fresh.environment["DITTOFS_CONTROLPLANE_SECRET"] = "n" * 40
+    fresh.start()
+    answer = httpx.get(
+        "http://127.0.0.1:8080/api/v1/shares", headers={"Authorization": f"Bearer {token}"}
+    )
+    assert (answer.status_code, answer.text.strip()) == (401, "Invalid or expired token")
+
+
+@pytest.mark.parametrize("lost", ["content", "stores"])
+def test_a_lost_volume_is_not_noticed_by_the_server(fresh, lost):
+    """Why the charm has to: it starts, and the share is healthy."""
+    fresh.start()
+    make_share(fresh)
+    fresh.stop()
+    shutil.rmtree(fresh.root / lost)
+    fresh.start()
+    assert fresh.api("GET", "/shares/export/status").json()["status"] == "healthy"
+
+
+@pytest.mark.parametrize("secret", [None, "short"])
+def test_without_a_secret_of_32_characters_it_does_not_start(fresh, secret):
+    del fresh.environment["DITTOFS_CONTROLPLANE_SECRET"]
+    if secret:
+        fresh.environment["DITTOFS_CONTROLPLANE_SECRET"] = secret
+    fresh.launch()
+    assert fresh.end() == 1
+    assert "Error: failed to create API server: JWT secret must be at least 32" in fresh.log
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "words"),
+    [
+        ("logging", "level", "LOUD", "Error: failed to load configuration"),
+        ("controlplane", "port", "abc", "Error: failed to load configuration"),
+    ],
+)
+def test_a_wrong_value_in_the_file_ends_it(fresh, section, key, value, words):
+    fresh.config[section][key] = value
+    fresh.launch()
+    assert fresh.end() == 1
+    assert words in fresh.log
+
+
+def test_an_unknown_key_in_the_file_is_a_warning(fresh):
+    fresh.config["bogus"] = {"x": 1}
+    fresh.start()
+    assert "WARNING: config contains unknown keys (ignored): bogus" in fresh.log
+
+
+def test_a_store_that_another_process_has_open_ends_it(fresh):
+    fresh.start()
+    make_share(fresh)
+    other = type(fresh)(fresh.program, fresh.root / "other")
+    other.root.mkdir()
+    other.config["database"]["sqlite"]["path"] = str(fresh.root / "controlplane.db")
+    other.launch()
+    assert other.end() == 1
+    assert "Error:" in other.log
+
+
+def test_an_api_port_that_is_taken_ends_it(fresh):
+    with socket.create_server(("127.0.0.1", 8080)):
+        fresh.launch()
+        assert fresh.end() == 1
+    assert "address already in use" in fresh.log.lower()
