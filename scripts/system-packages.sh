@@ -13,6 +13,10 @@ fi
 
 # The tests against the real Badger are a Go program, and the tests themselves have no network.
 if command -v go >/dev/null && [ -f tests/badger/go.mod ]; then
-    (cd tests/badger && GOTOOLCHAIN=local go mod download </dev/null) ||
+    (
+        cd tests/badger
+        export GOTOOLCHAIN=local
+        go mod download && go mod download -modfile=badger-4.9.6.mod
+    ) </dev/null ||
         echo "setup: the Go modules of tests/badger could not be downloaded: its tests are skipped" >&2
 fi

@@ -2,6 +2,7 @@
 
 import json
 import time
+from typing import Any
 
 import httpx
 import pytest
@@ -294,17 +295,16 @@ def test_stores_answer_their_config_as_an_object(server, tmp_path_factory):
     assert server.api("DELETE", "/store/block/local/volume").status_code == 204
 
 
-def adapter(server, name: str, wanted: str) -> dict[str, object]:
+def adapter(server, name: str, wanted: str) -> dict[str, Any]:
     """The adapter as soon as its status is the wanted one: the server caches it for 5 s."""
+    found: dict[str, Any] = {}
     for _ in range(80):
-        found = next(
-            each for each in server.api("GET", "/adapters").json() if each["type"] == name
-        )
+        adapters = {each["type"]: each for each in server.api("GET", "/adapters").json()}
+        found = adapters[name]
         if found["status"]["status"] == wanted:
-            break
+            return found
         time.sleep(0.1)
-    assert found["status"]["status"] == wanted
-    return found
+    pytest.fail(f"still {found}")
 
 
 def test_adapters_are_moved_stopped_and_started_by_put(server):
