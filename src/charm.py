@@ -40,6 +40,7 @@ class DittofsCharm(ops.CharmBase):
         self._findings: list[CharmError] = []
         self._active = ""
         self._stopped = False
+        self._evaluated = False
         on, observe = self.on, framework.observe
         for event in (
             on["metadata"].storage_attached,
@@ -81,6 +82,7 @@ class DittofsCharm(ops.CharmBase):
     def _reconcile(self) -> State:
         """Bring everything to what Juju says now, and remember for the status what was found."""
         juju = State.from_charm(self)
+        self._evaluated = True
         self._active = ""
         if juju.serves:
             self._findings = [BlockedError(mistake) for mistake in juju.mistakes]
@@ -112,7 +114,7 @@ class DittofsCharm(ops.CharmBase):
         if juju.serves:
             for problem in serving.shut_down(self._container, juju, self.model):
                 logger.warning("while stopping: %s", problem)
-        self._stopped = True
+        self._stopped = self._evaluated = True
 
     def _on_status_detail(self, event: ops.ActionEvent) -> None:
         self._reconcile()
@@ -149,6 +151,9 @@ class DittofsCharm(ops.CharmBase):
         self._reconcile()
 
     def _on_collect_status(self, event: ops.CollectStatusEvent) -> None:
+        if not self._evaluated:
+            # An event of no interest: its status must not hide what stands in the way.
+            self._reconcile()
         findings = self._sorted_findings()
         for index, finding in enumerate(findings):
             more = f" (+{len(findings) - 1} more: status-detail)" if len(findings) > 1 else ""

@@ -1,0 +1,315 @@
+"""Rules that hold for every event: nothing raises, nothing is written twice, any order will do."""
+
+import json
+import os
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ops import testing
+
+from tests.unit.conftest import Server, Unit, install
+
+ACTIVE = testing.ActiveStatus("nfs, smb: /export")
+
+
+def events(unit: Unit) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Every event that Juju may deliver now, with its arguments; those of no interest, too."""
+    state = unit.state
+    dittofs, agent = state.get_container("dittofs"), state.get_container("agent")
+    found: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+        name: ((), {})
+        for name in (
+            "install",
+            "start",
+            "config_changed",
+            "upgrade_charm",
+            "update_status",
+            "leader_elected",
+        )
+    }
+    found["pebble_ready dittofs"] = ((dittofs,), {})
+    found["pebble_ready agent"] = ((agent,), {})
+    for check in dittofs.check_infos:
+        if check.name == "ready":
+            found["pebble_check_recovered"] = ((dittofs, check), {})
+    for relation in state.relations:
+        name = "" if relation.endpoint == "peers" else " client"
+        found[f"relation_created{name}"] = ((relation,), {})
+        for event in ("joined", "changed", "departed"):
+            found[f"relation_{event}{name}"] = ((relation,), {"remote_unit": 1})
+        if name:
+            found[f"relation_broken{name}"] = ((relation,), {})
+    for storage in state.storages:
+        found[f"storage_attached {storage.name}"] = ((storage,), {})
+    return found
+
+
+NAMES = [
+    "install",
+    "start",
+    "config_changed",
+    "upgrade_charm",
+    "update_status",
+    "leader_elected",
+    "pebble_ready dittofs",
+    "pebble_ready agent",
+    "pebble_check_recovered",
+    "relation_created",
+    "relation_changed",
+    "storage_attached metadata",
+    "storage_attached content",
+    "relation_created client",
+    "relation_joined client",
+    "relation_changed client",
+    "relation_departed client",
+    "relation_broken client",
+]
+
+
+def deliver(unit: Unit, name: str) -> None:
+    """Deliver an event by name; one that cannot come in this state is passed over."""
+    found = events(unit).get(name)
+    if found is not None:
+        unit.run(name.partition(" ")[0], *found[0], **found[1])
+
+
+def client() -> testing.Relation:
+    return testing.Relation("filesystem", remote_app_name="client", remote_units_data={1: {}})
+
+
+def before_storage(unit: Unit) -> None:
+    unit.change(storages=[])
+
+
+def before_pebble(unit: Unit) -> None:
+    unit.new_pod(can_connect=False)
+
+
+def before_leader(unit: Unit) -> None:
+    unit.change(leader=False, secrets=[], relations=[testing.PeerRelation("peers")])
+
+
+def config_wrong(unit: Unit) -> None:
+    unit.change(config={"shares": "- {", "memory": "x", "protocols": "ftp", "log-level": "?"})
+
+
+def secret_wrong(unit: Unit) -> None:
+    unit.change(config={"admin-password": f"secret:{'gone':a<20}"})
+
+
+def api_down(unit: Unit) -> None:
+    unit.border.down = True
+    unit.border.stop()
+
+
+def server_gone(unit: Unit) -> None:
+    unit.border.stop()
+
+
+def volume_lost(unit: Unit) -> None:
+    unit.border.stop()
+    (unit.root / "content" / ".dittofs-charm.json").unlink()
+
+
+def no_peers(unit: Unit) -> None:
+    unit.change(relations=[each for each in unit.state.relations if each.endpoint != "peers"])
+
+
+STAGES = [
+    before_storage,
+    before_pebble,
+    before_leader,
+    config_wrong,
+    secret_wrong,
+    api_down,
+    server_gone,
+    volume_lost,
+]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)
+@pytest.mark.parametrize("name", NAMES)
+def test_no_event_raises_at_any_stage_and_teardown_ends(deployed, stage, name):
+    deployed.change(relations=[*deployed.state.relations, client()])
+    stage(deployed)
+    deliver(deployed, name)
+    assert deployed.status.name in {"active", "waiting", "blocked"}
+    assert deployed.status.message
+    for storage in deployed.state.storages:
+        deployed.run("storage_detaching", storage)
+    deployed.run("stop")
+    deployed.run("remove")
+
+
+def test_without_the_peer_relation_nothing_raises(unit):
+    no_peers(unit)
+    for event in ("install", "config_changed", "update_status", "stop"):
+        unit.run(event)
+
+
+def written(unit: Unit) -> dict[str, int]:
+    """Every file of the volumes and the configuration, with the time it was last written."""
+    return {
+        os.path.join(place, name): os.stat(os.path.join(place, name)).st_mtime_ns  # noqa: PTH116, PTH118  # many files, often
+        for place, _, names in os.walk(unit.root)
+        for name in names
+        if not name.startswith("controlplane.db")
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_second_time_writes_nothing_restarts_nothing_and_changes_nothing(deployed, name):
+    deployed.change(relations=[*deployed.state.relations, client()])
+    deliver(deployed, name)
+    deployed.server.calls.clear()
+    files, starts, state = written(deployed), deployed.border.starts, deployed.state
+    deliver(deployed, name)
+    assert written(deployed) == files
+    assert deployed.border.starts == starts
+    assert deployed.server.changes == []
+    assert deployed.state.relations == state.relations
+    assert deployed.state.secrets == state.secrets
+    assert deployed.state.opened_ports == state.opened_ports
+
+
+def picture(unit: Unit) -> dict[str, Any]:
+    """Where a unit ended, without what is made at random or counted."""
+    marker = unit.marker("metadata")
+    return {
+        "status": str(unit.status),
+        "ports": sorted(port.port or 0 for port in unit.state.opened_ports),
+        "shares": [
+            {key: share[key] for key in ("name", "enabled", "default_permission", "squash")}
+            for share in sorted(unit.server.database.all("share"), key=lambda each: each["name"])
+        ],
+        "adapters": [
+            (each["name"], each["enabled"], each["port"])
+            for each in sorted(
+                unit.server.database.all("adapter"), key=lambda adapter: adapter["name"]
+            )
+        ],
+        "marker": {key: marker[key] for key in ("application", "committed", "shares")},
+        "config": (unit.root / "config" / "config.yaml").read_text(),
+        "published": [
+            relation.local_app_data for relation in unit.state.get_relations("filesystem")
+        ],
+    }
+
+
+FINAL = {"shares": "- {name: /export, access: read}\n- {name: /b, squash: none}", "memory": "4Gi"}
+
+
+def end(unit: Unit) -> dict[str, Any]:
+    """The last configuration and one event more, whatever came before."""
+    unit.change(config=FINAL)
+    unit.run("config_changed")
+    unit.run("update_status")
+    return picture(unit)
+
+
+@given(
+    order=st.lists(
+        st.sampled_from(
+            [*NAMES, "new pod", "kill", "wrong config", "other config", "leader lost", "leader"]
+        ),
+        max_size=12,
+    )
+)
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_any_order_of_events_ends_in_the_same_place(order, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        border = Server()
+        install(border, patch)
+        pictures = []
+        for steps in ([], order):
+            unit = Unit(border, tmp_path_factory.mktemp("unit"))
+            unit.change(relations=[*unit.state.relations, client()])
+            for step in steps:
+                take(unit, step)
+            unit.change(leader=True)
+            unit.run("leader_elected")
+            pictures.append(end(unit))
+            border.stop()
+        assert pictures[0] == pictures[1]
+
+
+def take(unit: Unit, step: str) -> None:
+    if step == "new pod":
+        unit.new_pod()
+    elif step == "kill":
+        unit.border.stop()
+        service = unit.state.get_container("dittofs").plan.services.get("dittofs")
+        if service:
+            unit.border.unit = unit
+            unit.border.start(service.environment)
+    elif step in {"wrong config", "other config"}:
+        unit.change(config={"shares": "- {" if step == "wrong config" else "- name: /b"})
+        unit.run("config_changed")
+    elif step.startswith("leader"):
+        unit.change(leader=step == "leader")
+    else:
+        deliver(unit, step)
+
+
+def secrets_of(unit: Unit) -> set[str]:
+    return {value for secret in unit.state.secrets for value in secret.latest_content.values()}
+
+
+def test_no_secret_is_anywhere_but_in_the_environment_of_the_service(deployed, caplog):
+    given_by_user = testing.Secret({"password": "correct horse"}, id=f"secret:{'user':a<20}")
+    deployed.change(secrets=[*deployed.state.secrets, given_by_user])
+    deployed.change(relations=[*deployed.state.relations, client()])
+    deployed.configure(admin_password=str(given_by_user.id), shares="- {")
+    deployed.configure(shares="- name: /export")
+    results = [
+        deployed.act("status-detail"),
+        deployed.act("status-detail", format="json"),
+        deployed.act("list-shares"),
+    ]
+    deployed.new_pod()
+    deployed.run("pebble_ready", deployed.state.get_container("dittofs"))
+    deployed.border.stop()
+    deployed.run("update_status")
+    secrets = secrets_of(deployed)
+    assert len(secrets) >= 3
+    shown = [
+        json.dumps(results),
+        "\n".join(deployed.logs),
+        caplog.text,
+        str(deployed.status),
+        *(str(relation) for relation in deployed.state.relations),
+        *(
+            (deployed.root / place).read_text()
+            for place in ("config/config.yaml", "config/serve.sh", "metadata/.dittofs-charm.json")
+        ),
+    ]
+    plan = deployed.state.get_container("dittofs").plan.to_dict()
+    environment = plan["services"]["dittofs"].pop("environment")  # pyright: ignore[reportTypedDictNotRequiredAccess]  # it is there
+    shown.append(json.dumps(plan))
+    for secret in secrets:
+        assert not any(secret in text for text in shown)
+    assert any(secret in environment.values() for secret in secrets)
+
+
+def test_no_secret_is_in_the_repr_of_the_state(deployed, monkeypatch):
+    import state as state_module  # noqa: PLC0415  # only here
+
+    seen = []
+    original = state_module.State.from_charm.__func__
+
+    def note(cls, charm):
+        made = original(cls, charm)
+        seen.append(repr(made) + str(made) + made.model_dump_json())
+        return made
+
+    monkeypatch.setattr(state_module.State, "from_charm", classmethod(note))
+    deployed.run("update_status")
+    assert seen
+    for secret in secrets_of(deployed):
+        assert not any(secret in text for text in seen)
