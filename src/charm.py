@@ -69,11 +69,11 @@ class DittofsCharm(ops.CharmBase):
             on.remove,
         ):
             observe(event, self._on_teardown)
-        observe(self.on.status_detail_action, self._on_status_detail)
-        observe(self.on.list_shares_action, self._on_list_shares)
-        observe(self.on.delete_share_action, self._on_delete_share)
-        observe(self.on.start_without_action, self._on_start_without)
-        observe(self.on.adopt_volumes_action, self._on_adopt_volumes)
+        framework.observe(self.on.status_detail_action, self._on_status_detail)
+        framework.observe(self.on.list_shares_action, self._on_list_shares)
+        framework.observe(self.on.delete_share_action, self._on_delete_share)
+        framework.observe(self.on.start_without_action, self._on_start_without)
+        framework.observe(self.on.adopt_volumes_action, self._on_adopt_volumes)
         observe(on.collect_unit_status, self._on_collect_status)
 
     def _on_reconcile(self, _: ops.EventBase) -> None:
@@ -86,15 +86,15 @@ class DittofsCharm(ops.CharmBase):
         self._active = ""
         if juju.serves:
             self._findings = [BlockedError(mistake) for mistake in juju.mistakes]
-            self._serve(juju)
+            juju = self._serve(juju)
         else:
             remedy = f"juju scale-application {juju.application} 1"
             self._findings = [BlockedError(f"only unit 0 can serve; run: {remedy}")]
-        # What is served may have changed just now.
-        self._findings += filesystem.publish(self._filesystem, self.model, State.from_charm(self))
+        self._findings += filesystem.publish(self._filesystem, self.model, juju)
         return juju
 
-    def _serve(self, juju: State) -> None:
+    def _serve(self, juju: State) -> State:
+        """Bring the server up; return the state with the share that is offered now."""
         outcome = serving.reconcile(self._container, juju, self.model)
         self._findings += outcome.findings
         if outcome.version:
@@ -108,6 +108,8 @@ class DittofsCharm(ops.CharmBase):
             first = outcome.serving[0] if nfs and outcome.serving else None
             state.offer(self.model, first)
             self._active = _describe(juju, outcome.serving)
+            juju = juju.model_copy(update={"served_share": first})
+        return juju
 
     def _on_teardown(self, _: ops.EventBase) -> None:
         juju = State.from_charm(self)

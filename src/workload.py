@@ -24,12 +24,14 @@ _CONFIG = "/config/config.yaml"
 _SERVE = "/config/serve.sh"
 _CHECK_HANG = "/config/check-hang.sh"
 _EXIT_CODE = "/config/exit-code"
+_LAST_WORDS = "/config/last-words"
 _NEWER_STATE = 78
-# Pebble puts what the service printed behind these words.
-_OUTPUT = "Most recent service output:"
 # The server needs up to 3 x shutdown_timeout + 5 s to end in good order.
 _KILL_DELAY = 110
 _STOP_TIMEOUT = _KILL_DELAY + 20
+_CONFIG_TEMPLATE = "config.yaml.j2"
+# In the environment of the service; the server does not know it.
+_CONFIG_NOTE = "DITTOFS_CHARM_CONFIG_DIGEST"
 _TEMPLATES = Path(__file__).parent.parent / "templates"
 
 
@@ -45,7 +47,7 @@ def pebble_errors() -> Generator[None]:
     except (pebble.ConnectionError, ConnectionError) as error:
         raise WaitingError("waiting for the container") from error
     except pebble.ChangeError as error:
-        raise WaitingError(f"the server does not start: {_reason(error)}") from error
+        raise WaitingError(f"Pebble failed: {error.err.splitlines()[-1]}") from error
     except (pebble.APIError, pebble.PathError) as error:
         raise WaitingError(f"the container refused: {error.message}") from error
     except pebble.ExecError:
@@ -100,10 +102,9 @@ class Workload:
         self.check_last_exit()
         code = self.last_exit()
         if code is not None:
-            raise WaitingError(
-                f"the server ended with code {code} and is started again; its log says why: "
-                f"kubectl logs, container {CONTAINER}"
-            )
+            words = (files.read(self._container, _LAST_WORDS) or b"").decode(errors="replace")
+            last = (words.strip().splitlines() or ["see its log"])[-1]
+            raise WaitingError(f"the server ended with code {code}: {last[:200]}")
 
     def forget_exit(self) -> None:
         """Let the server be tried again after what it complained about was changed."""
@@ -114,27 +115,24 @@ class Workload:
 
         Nothing is written and nothing restarted where nothing differs.
         """
-        config = _render(options)
-        self._ensure_file(_CONFIG, config, 0o600)
+        plan = self._container.get_plan()
+        digest = self._ensure_config(options, plan)
         for path in (_SERVE, _CHECK_HANG):
             script = (_TEMPLATES / Path(path).name).read_text(encoding="utf-8")
             self._ensure_file(path, script, 0o644)
-        layer = _layer(config, options, credentials)
-        plan = self._container.get_plan()
+        layer = _layer(digest, options, credentials)
         same = (
             plan.services.get(SERVICE) == layer.services[SERVICE]
             and {name: plan.checks.get(name) for name in layer.checks} == layer.checks
         )
+        running = self.running
+        if same and running:
+            return False
         if not same:
             self._container.add_layer(SERVICE, layer, combine=True)
-        elif self.running:
-            return False
-        # The client gives up after 30 s by default; a restart can take longer than that.
-        try:
-            self._container.pebble.replan_services(timeout=_STOP_TIMEOUT)
-        except pebble.ChangeError:
-            self.check_last_exit()
-            raise
+        # A start is seen by the API's first answer: Pebble would only watch it for a second. The
+        # server that is to be replaced must be gone first, or it would answer in its stead.
+        self._container.pebble.replan_services(timeout=_STOP_TIMEOUT if running else 0)
         return True
 
     def stop(self) -> None:
@@ -144,12 +142,45 @@ class Workload:
         # A service that waits for its next try is not running, and must be stopped all the same.
         self._container.pebble.stop_services([SERVICE], timeout=_STOP_TIMEOUT)
 
+    def _ensure_config(self, options: Options, plan: pebble.Plan) -> str:
+        """Write the configuration where it differs; return what the layer notes of it.
+
+        The note has two digests: of what the file is made from, and of the file. Where both still
+        hold there is nothing to render.
+        """
+        values = _config_values(options)
+        template = (_TEMPLATES / _CONFIG_TEMPLATE).read_bytes()
+        made_from = _digest(template + repr(sorted(values.items())).encode())
+        service = plan.services.get(SERVICE)
+        noted = service.environment.get(_CONFIG_NOTE, "") if service else ""
+        if noted == f"{made_from} {_digest(files.read(self._container, _CONFIG) or b'')}":
+            return noted
+        config = _render(values)
+        self._ensure_file(_CONFIG, config, 0o600)
+        return f"{made_from} {_digest(config.encode())}"
+
     def _ensure_file(self, path: str, content: str, mode: int) -> None:
         if files.read(self._container, path) != content.encode():
             self._container.push(path, content, permissions=mode, make_dirs=True)
 
 
-def _render(options: Options) -> str:
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _config_values(options: Options) -> dict[str, str | int]:
+    caches = Caches.for_memory(options.memory)
+    return {
+        "log_level": options.log_level,
+        "database": DATABASE,
+        "api_port": API_PORT,
+        "metrics_port": METRICS_PORT,
+        "block_cache_mib": caches.block_mib,
+        "index_cache_mib": caches.index_mib,
+    }
+
+
+def _render(values: dict[str, str | int]) -> str:
     # Most events need neither jinja2 nor its compiler.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415  # see above
 
@@ -159,16 +190,10 @@ def _render(options: Options) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701  # YAML, of values that were checked
     )
-    return environment.get_template("config.yaml.j2").render(
-        log_level=options.log_level,
-        database=DATABASE,
-        api_port=API_PORT,
-        metrics_port=METRICS_PORT,
-        caches=Caches.for_memory(options.memory),
-    )
+    return environment.get_template(_CONFIG_TEMPLATE).render(values)
 
 
-def _layer(config: str, options: Options, credentials: Credentials) -> pebble.Layer:
+def _layer(digest: str, options: Options, credentials: Credentials) -> pebble.Layer:
     return pebble.Layer(
         {
             "summary": "DittoFS server",
@@ -192,7 +217,7 @@ def _layer(config: str, options: Options, credentials: Credentials) -> pebble.La
                         ),
                         "GOMEMLIMIT": f"{memory_limit(options.memory) // MIB}MiB",
                         # The server reads its file only at its start: this makes replan see it.
-                        "DITTOFS_CHARM_CONFIG_DIGEST": hashlib.sha256(config.encode()).hexdigest(),
+                        _CONFIG_NOTE: digest,
                     },
                 }
             },
@@ -217,14 +242,3 @@ def _layer(config: str, options: Options, credentials: Credentials) -> pebble.La
             },
         }
     )
-
-
-def _reason(error: pebble.ChangeError) -> str:
-    """The last line that the service printed, or Pebble's own words."""
-    for task in error.change.tasks if error.change else []:
-        for entry in task.log:
-            _, found, output = entry.partition(_OUTPUT)
-            lines = [line.strip() for line in output.splitlines() if line.strip()]
-            if found and lines:
-                return lines[-1][:200]
-    return error.err.strip().splitlines()[-1][:200]

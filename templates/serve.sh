@@ -5,8 +5,10 @@
 rm -f /config/exit-code /config/answered
 # Pebble signals the whole process group: the shell must outlive the server's orderly end.
 trap : TERM INT
-/app/dfs start --foreground --config /config/config.yaml
+# The server logs to stdout; stderr has its last words, which the status shows.
+/app/dfs start --foreground --config /config/config.yaml 2> /config/last-words
 code=$?
+cat /config/last-words >&2
 echo "$code" > /config/exit-code
 [ "$code" -eq 78 ] && exit 0
 [ "$code" -ne 0 ] && exit "$code"

@@ -77,6 +77,7 @@ class Server(Border):
         self.unit: Unit | None = None
         self.starts = 0
         self.down = False
+        self.last_words = ""
         self.now = [1000.0]
         self.options: dict[str, Any] = {}
 
@@ -92,6 +93,12 @@ class Server(Border):
                 environment["DITTOFS_ADMIN_INITIAL_PASSWORD"],
                 **self.options,
             )
+
+    def crash(self) -> None:
+        """The server ends at once; the script that runs it keeps what it said."""
+        assert self.unit is not None
+        (self.unit.root / CONFIG / "exit-code").write_text("1\n")
+        (self.unit.root / CONFIG / "last-words").write_text(self.last_words)
 
     def stop(self) -> None:
         """What Pebble does when the service shall stop."""
@@ -112,7 +119,11 @@ def install(border: Server, patch: pytest.MonkeyPatch) -> None:
     def replan_services(self: Any, *args: Any, **kwargs: Any) -> None:
         replan(self, *args, **kwargs)
         if SERVICE in self.get_plan().services:
-            border.start(self.get_plan().services[SERVICE].environment)
+            if border.last_words:
+                border.crash()
+                self._service_status[SERVICE] = pebble.ServiceStatus.ERROR
+            else:
+                border.start(self.get_plan().services[SERVICE].environment)
 
     def stop_services(self: Any, services: list[str], *args: Any, **kwargs: Any) -> None:
         stop(self, services, *args, **kwargs)

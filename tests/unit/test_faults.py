@@ -105,7 +105,7 @@ def test_a_share_that_does_not_open_is_said(deployed, monkeypatch):
         (pebble.APIError({}, 500, "x", "odd"), "the container refused: odd"),
         (pebble.PathError("generic-file-error", "no space left"), "the container refused: no"),
         (pebble.TimeoutError("slow"), "the container did not answer in time"),
-        (pebble.ChangeError("cannot", None), "the server does not start: cannot"),  # pyright: ignore[reportArgumentType]  # Pebble may not send it
+        (pebble.ChangeError("cannot", None), "Pebble failed: cannot"),  # pyright: ignore[reportArgumentType]  # Pebble may not send it
     ],
 )
 @pytest.mark.parametrize("call", ["list_files", "pull", "get_plan", "get_services"])
@@ -122,40 +122,12 @@ def test_pebble_that_fails_in_the_middle_of_a_hook(deployed, monkeypatch, call, 
     monkeypatch.undo()
 
 
-def test_a_server_that_does_not_start_is_said_with_its_last_words(unit, monkeypatch):
-    from scenario import mocking  # noqa: PLC0415  # the border
-
-    change = pebble.Change.from_dict(
-        {
-            "id": "1",
-            "kind": "replan",
-            "summary": "s",
-            "status": "Error",
-            "ready": True,
-            "err": "failed",
-            "spawn-time": "2026-11-24T00:00:00Z",
-            "tasks": [
-                {
-                    "id": "1",
-                    "kind": "start",
-                    "summary": "s",
-                    "status": "Error",
-                    "log": ["INFO Most recent service output:\n    Error: database is locked\n"],
-                    "progress": {"label": "", "done": 1, "total": 1},
-                    "spawn-time": "2026-11-24T00:00:00Z",
-                }
-            ],
-        }
+def test_a_server_that_does_not_start_is_said_with_its_last_words(unit):
+    unit.border.last_words = "WARNING: x\nError: database is locked\n"
+    assert unit.deploy() == testing.WaitingStatus(
+        "the server ended with code 1: Error: database is locked"
     )
-
-    def fail(*_args, **_kwargs):
-        raise pebble.ChangeError("cannot perform the following tasks", change)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(mocking._MockPebbleClient, "replan_services", fail)  # noqa: SLF001  # ops' own
-        assert unit.deploy() == testing.WaitingStatus(
-            "the server does not start: Error: database is locked"
-        )
+    unit.border.last_words = ""
     assert unit.run("update_status") == testing.ActiveStatus("nfs, smb: /export")
 
 
