@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -170,6 +171,20 @@ def test_a_protocol_port_that_is_taken_is_said_and_taken_over_when_it_is_free(un
     unit.configure(protocols="nfs")
     unit.configure(protocols="nfs,smb")
     assert unit.wait(seconds=20).message == "nfs, smb: /export"
+
+
+def test_an_api_port_that_is_taken_is_waited_for(unit, files):
+    """Pebble starts the server again until the port is free; nobody has to do anything."""
+    unit.change(config={"protocols": "nfs"})
+    taken = socket.create_server(("", 8080))
+    timer = threading.Timer(3, taken.close)
+    timer.start()
+    try:
+        unit.deploy()
+        assert unit.wait(seconds=90).message == "nfs: /export"
+    finally:
+        timer.join()
+    files.put("/export", "a", CONTENT)
 
 
 def test_a_newer_state_on_the_volumes_is_said_and_not_retried(deployed, files):

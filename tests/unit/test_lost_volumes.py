@@ -209,3 +209,61 @@ def test_a_newer_state_on_the_volumes_is_said_and_not_retried(deployed):
     deployed.run("update_status")
     assert deployed.border.starts == starts
     assert restart(deployed) == testing.ActiveStatus("nfs, smb: /export")
+
+
+def age(unit: Unit, volume: str) -> None:
+    """The volume as a copy from before the last start would be."""
+    path = unit.root / volume / ".dittofs-charm.json"
+    kept = path.read_text()
+    restart(unit)
+    unit.border.stop()
+    path.write_text(kept)
+
+
+def put_foreign_files(unit: Unit, volume: str) -> None:
+    lose(unit, volume)
+    (unit.root / volume / "photos").mkdir()
+    (unit.root / volume / "photos" / "cat").write_text("a cat")
+
+
+def make_foreign(unit: Unit, volume: str) -> None:
+    unit.border.stop()
+    path = unit.root / volume / ".dittofs-charm.json"
+    path.write_text(path.read_text().replace('"instance": "', '"instance": "0'))
+
+
+@pytest.mark.parametrize("volume", VOLUMES)
+@pytest.mark.parametrize("harm", [age, put_foreign_files, make_foreign])
+def test_whatever_is_wrong_with_a_volume_start_without_is_a_way_out(deployed, harm, volume):
+    put_files(deployed)
+    harm(deployed, volume)
+    status = restart(deployed)
+    assert status.name == "blocked"
+    named = "content" if f"start-without volume={'content'}" in status.message else "metadata"
+    assert f"start-without volume={named}" in status.message
+    if harm is not make_foreign:
+        assert named == volume
+    kept = {data for name, data in content_of(deployed.root).items() if "config" not in name}
+    results = deployed.act("start-without", volume=named, confirm=named)
+    assert "aside-" in results["kept-aside"]
+    assert deployed.status == testing.ActiveStatus("nfs, smb: /export")
+    # Nothing but markers and the users' file, which the server goes on with, was changed.
+    files = {b"data"} & kept | {b"a cat"} & kept
+    assert files <= set(content_of(deployed.root).values())
+    assert restart(deployed) == testing.ActiveStatus("nfs, smb: /export")
+
+
+def test_a_damaged_marker_is_served_again_when_the_file_is_brought_back(deployed):
+    path = deployed.root / "content" / ".dittofs-charm.json"
+    restart(deployed)
+    kept = path.read_text()
+    deployed.border.stop()
+    path.write_text("{")
+    status = restart(deployed)
+    assert status.name == "blocked"
+    assert "on the content volume is damaged or of a newer charm" in status.message
+    with pytest.raises(testing.ActionFailed, match="is damaged"):
+        deployed.act("start-without", volume="content", confirm="content")
+    assert path.read_text() == "{"
+    path.write_text(kept)
+    assert restart(deployed) == testing.ActiveStatus("nfs, smb: /export")
