@@ -3,12 +3,12 @@
 from typing import Literal
 
 import ops
-from ops import pebble
 from pydantic import BaseModel
 
 import report
 import serving
 import volumes
+from api import Api, Share
 from errors import BlockedError, CharmError, WaitingError
 from options import ShareOptions
 from shares import Present
@@ -88,28 +88,33 @@ class Actions:
             raise BlockedError(
                 f"the option shares lists {params.name}: take it out of the list first"
             )
-        with self._connect() as api:
-            present = Present.ask(api, ())
-            found = present.shares.get(params.name)
-            if found is None:
-                raise BlockedError(f"there is no share {params.name}: see list-shares")
-            metadata = present.metadata.get(found.metadata_store_id)
-            api.delete_share(params.name)
-            alone = metadata and not any(
-                share.metadata_store_id == metadata.id
-                for name, share in present.shares.items()
-                if name != params.name
-            )
-            if metadata and alone:
-                api.delete_metadata_store(metadata.name)
         key = ShareOptions(name=params.name).key
+        places = [f"{METADATA_DIRECTORY}/{key}", f"{CONTENT_DIRECTORY}/shares/{key}"]
+        with self._connect() as api:
+            found = self._forget_share(api, params.name, key, places)
         with pebble_errors():
             # The server has the store's files open until it ends.
             self._workload.stop()
-            if metadata and alone:
-                self._remove(f"{METADATA_DIRECTORY}/{metadata.name}")
-            self._remove(f"{CONTENT_DIRECTORY}/shares/{key}")
-        return {"deleted": params.name, "freed-bytes": str(found.used_bytes)}
+            for place in places:
+                self._container.remove_path(place, recursive=True)
+        return {"deleted": params.name, "freed-bytes": str(found.used_bytes if found else 0)}
+
+    def _forget_share(self, api: Api, name: str, key: str, places: list[str]) -> Share | None:
+        """Take a share and its store out of the server, also what an earlier try left of them."""
+        present = Present.ask(api, ())
+        found = present.shares.get(name)
+        store = next((each for each in present.metadata.values() if each.name == key), None)
+        with pebble_errors():
+            left = any(self._container.exists(place) for place in places)
+        if found is None and store is None and not left:
+            raise BlockedError(f"there is no share {name}: see list-shares")
+        if found and (store is None or found.metadata_store_id != store.id):
+            raise BlockedError(f"{name} was not made by this charm: delete it with dfsctl")
+        if found:
+            api.delete_share(name)
+        if store:
+            api.delete_metadata_store(store.name)
+        return found
 
     def start_without(self, params: StartWithoutParams) -> Results:
         """Put what cannot be served aside and let the server start with empty shares."""
@@ -157,10 +162,3 @@ class Actions:
         except volumes.MismatchError as error:
             return pair, error
         return pair, None
-
-    def _remove(self, path: str) -> None:
-        try:
-            self._container.remove_path(path, recursive=True)
-        except pebble.PathError as error:
-            if error.kind != "not-found":
-                raise

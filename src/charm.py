@@ -69,6 +69,7 @@ class DittofsCharm(ops.CharmBase):
             on.remove,
         ):
             observe(event, self._on_teardown)
+        observe(on.secret_remove, self._on_secret_remove)
         framework.observe(self.on.status_detail_action, self._on_status_detail)
         framework.observe(self.on.list_shares_action, self._on_list_shares)
         framework.observe(self.on.delete_share_action, self._on_delete_share)
@@ -117,6 +118,10 @@ class DittofsCharm(ops.CharmBase):
             for problem in serving.shut_down(self._container, juju, self.model):
                 logger.warning("while stopping: %s", problem)
         self._stopped = self._evaluated = True
+
+    def _on_secret_remove(self, event: ops.SecretRemoveEvent) -> None:
+        """An old password of which nobody needs the revision any more."""
+        event.remove_revision()
 
     def _on_status_detail(self, event: ops.ActionEvent) -> None:
         self._reconcile()

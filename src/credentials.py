@@ -34,15 +34,18 @@ class Credentials(BaseModel):
 
 
 def load(model: ops.Model) -> Credentials | None:
-    """Return the application's credentials, or None where the leader has not made them yet."""
+    """Return the application's credentials, or None where there are none, or none any more.
+
+    Raises:
+        ops.ModelError: Juju does not give them just now.
+    """
     peers = model.get_relation(PEERS)
     secret_id = peers.data[model.app].get(_PEER_KEY) if peers else None
     if not secret_id:
         return None
     try:
-        secret = model.get_secret(id=secret_id)
-        content = secret.get_content(refresh=True)
-    except (ops.SecretNotFoundError, ops.ModelError):
+        content = model.get_secret(id=secret_id).get_content(refresh=True)
+    except ops.SecretNotFoundError:
         return None
     return Credentials(
         life=secret_id.rpartition(":")[2].rpartition("/")[2],
@@ -52,8 +55,15 @@ def load(model: ops.Model) -> Credentials | None:
 
 
 def ensure(model: ops.Model) -> Credentials | None:
-    """Return the application's credentials; the leader makes them where there are none."""
-    found = load(model)
+    """Return the application's credentials; the leader makes them where there are none.
+
+    None where nobody has made them yet, or Juju does not give them just now: new ones would take
+    the server from its users' passwords, so they are made only where the old ones are gone.
+    """
+    try:
+        found = load(model)
+    except ops.ModelError:
+        return None
     peers = model.get_relation(PEERS)
     if found or peers is None or not model.unit.is_leader():
         return found

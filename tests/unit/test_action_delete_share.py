@@ -3,6 +3,8 @@
 import pytest
 from ops import testing
 
+from tests.standin.core import Response
+
 
 @pytest.fixture
 def with_old(deployed):
@@ -62,10 +64,41 @@ def test_while_the_server_is_away_it_is_refused(with_old):
     assert (with_old.root / "content/shares/old/file").exists()
 
 
-def test_a_store_that_another_share_uses_is_kept(with_old):
+def test_a_store_that_another_share_uses_keeps_its_files(with_old):
     database = with_old.server.database
     old = database.find("share", "/old")
     database.put("share", {**old, "name": "/second", "id": "second"})
-    with_old.act("delete-share", name="/old", confirm="/old")
+    with pytest.raises(testing.ActionFailed, match="409 Cannot delete metadata store"):
+        with_old.act("delete-share", name="/old", confirm="/old")
     assert with_old.server.database.find("metadata", "old") is not None
     assert (with_old.root / "metadata/stores/old/file").exists()
+
+
+def test_a_share_that_somebody_else_made_is_left_to_them(with_old):
+    database = with_old.server.database
+    store = database.find("metadata", "export")
+    old = database.find("share", "/old")
+    database.put("share", {**old, "metadata_store_id": store["id"]})
+    with pytest.raises(testing.ActionFailed, match="/old was not made by this charm"):
+        with_old.act("delete-share", name="/old", confirm="/old")
+    assert (with_old.root / "metadata/stores/export/file").exists() is False
+    assert with_old.server.database.find("share", "/old") is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("DELETE", "/shares/old"), ("DELETE", "/store/metadata/old")]
+)
+def test_a_deletion_that_was_cut_short_is_ended_by_the_next(with_old, method, path):
+    def fail(asked_method, asked_path):
+        if asked_method == method and asked_path.endswith(path):
+            return Response(500)
+        return None
+
+    with_old.server.fault = fail
+    with pytest.raises(testing.ActionFailed, match="the server answered 500"):
+        with_old.act("delete-share", name="/old", confirm="/old")
+    with_old.server.fault = lambda *_: None
+    assert with_old.act("delete-share", name="/old", confirm="/old")["deleted"] == "/old"
+    assert not (with_old.root / "metadata/stores/old").exists()
+    with pytest.raises(testing.ActionFailed, match="there is no share /old"):
+        with_old.act("delete-share", name="/old", confirm="/old")

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import ops
 import pytest
 from ops import testing
 
@@ -125,3 +126,28 @@ def test_lost_secrets_wait_for_a_leader(deployed):
     )
     deployed.change(leader=True)
     assert deployed.run("leader_elected") == ACTIVE
+
+
+def test_secrets_that_juju_does_not_give_just_now_are_not_made_anew(deployed, monkeypatch):
+    from scenario import mocking  # noqa: PLC0415  # the border
+
+    def refuse(*_args, **_kwargs):
+        raise ops.ModelError("connection refused")
+
+    starts, secrets = deployed.border.starts, deployed.state.secrets
+    with monkeypatch.context() as patch:
+        patch.setattr(mocking._MockModelBackend, "secret_get", refuse)  # noqa: SLF001  # ops' own
+        status = deployed.run("update_status")
+    assert status.name == "waiting"
+    assert deployed.state.secrets == secrets
+    assert deployed.border.starts == starts
+    assert deployed.run("update_status") == ACTIVE
+    assert deployed.border.starts == starts
+
+
+def test_a_revision_that_nobody_needs_is_removed(deployed):
+    give(deployed, user_secret("correct horse"))
+    (own,) = [each for each in deployed.state.secrets if each.owner == "unit"]
+    context = deployed._context()  # noqa: SLF001  # what it removed is told by the context only
+    context.run(context.on.secret_remove(own, revision=1), deployed.state)
+    assert context.removed_secret_revisions == [1]
