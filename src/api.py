@@ -129,6 +129,9 @@ class ShareFields(BaseModel):
         """Return the body that makes `present` like this, empty where it is already."""
         wanted, found = self.model_dump(exclude={"quota"}), present.model_dump(exclude={"quota"})
         body = {name: value for name, value in wanted.items() if found[name] != value}
+        if "read_only" in body:
+            # v0.29.0 goes on with what it knows of a client until the permission is set, too.
+            body["default_permission"] = self.default_permission
         # The server tells a quota with two decimals: compare what it would tell of ours.
         if parse_size(format_size(self.quota)) != present.quota:
             body["quota_bytes"] = str(self.quota)

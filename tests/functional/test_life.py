@@ -240,6 +240,21 @@ def test_a_share_that_leaves_and_comes_back_has_its_files(deployed, files):
     assert wait_for_file(files, "/Größe 1", "a") == CONTENT
 
 
+def test_access_and_read_only_are_changed_while_clients_work(deployed, files):
+    files.put("/export", "a", CONTENT)
+    closed = ["read-only: true"]
+    if deployed.pod.server.real:
+        # The stand-in has no users whom it could tell apart.
+        closed += ["access: none", "access: read"]
+    for number, entry in enumerate(closed):
+        deployed.configure(shares=f"- {{name: /export, {entry}}}")
+        with pytest.raises(ClientError):
+            files.put("/export", f"closed{number}", CONTENT)
+        deployed.configure(shares="- name: /export")
+        files.put("/export", f"open{number}", CONTENT)
+    assert files.get("/export", "a") == CONTENT
+
+
 def test_the_password_of_a_secret_is_the_one_of_the_server(deployed):
     password = deployed.password()
     rows = json.loads(deployed.act("list-shares", format="json")["shares"])

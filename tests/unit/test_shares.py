@@ -125,7 +125,10 @@ def test_nothing_differs_nothing_is_called():
     ("change", "step"),
     [
         ("access: read", ChangeShare("/a", {"default_permission": "read"})),
-        ("read-only: true", ChangeShare("/a", {"read_only": True})),
+        (
+            "read-only: true",
+            ChangeShare("/a", {"read_only": True, "default_permission": "read-write"}),
+        ),
         ("quota: 1.5GiB", ChangeShare("/a", {"quota_bytes": str(GIB + GIB // 2)})),
         (
             "trash-days: 3",
