@@ -10,7 +10,7 @@ import serving
 import volumes
 from api import Api, Share
 from errors import BlockedError, CharmError, WaitingError
-from options import ShareOptions
+from options import share_key
 from shares import Present
 from state import State
 from stores import CONTENT_DIRECTORY, METADATA_DIRECTORY
@@ -88,7 +88,9 @@ class Actions:
             raise BlockedError(
                 f"the option shares lists {params.name}: take it out of the list first"
             )
-        key = ShareOptions(name=params.name).key
+        key = share_key(params.name)
+        if key is None or not params.name.startswith("/"):
+            raise BlockedError(f"{params.name} is no share of this charm: see list-shares")
         places = [f"{METADATA_DIRECTORY}/{key}", f"{CONTENT_DIRECTORY}/shares/{key}"]
         with self._connect() as api:
             found = self._forget_share(api, params.name, key, places)

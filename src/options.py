@@ -40,6 +40,18 @@ def _share_name(name: str) -> str:
     return f"/{bare}"
 
 
+def share_key(name: str) -> str | None:
+    """A share's name as it stands in paths and in the names of stores.
+
+    None for a name that the charm gives no share: it must never become a path. The server has no
+    such rule, so a share that somebody else made may have one.
+    """
+    try:
+        return quote(_share_name(name).removeprefix("/"), safe="")
+    except ValueError:
+        return None
+
+
 def _quota(value: object) -> int:
     if value in (None, "none", 0):
         return 0
@@ -100,7 +112,8 @@ class ShareOptions(BaseModel):
     @property
     def key(self) -> str:
         """The name as it stands in paths and in the names of stores."""
-        return quote(self.name.removeprefix("/"), safe="")
+        # Its form was checked when this was made.
+        return share_key(self.name) or ""
 
     @property
     def volatile(self) -> bool:

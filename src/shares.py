@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from api import Adapter, Api, NfsConfig, Share, ShareFields, Store
 from errors import BlockedError, CharmError, WaitingError
-from options import Options, ShareOptions
+from options import Options, ShareOptions, share_key
 from stores import CONTENT, METADATA, StoreSpec, backend_name
 from units import MIB, format_size
 from workload import NFS_PORT, SMB_PORT, memory_limit
@@ -60,7 +60,7 @@ class Present:
     def made_by_charm(self, share: Share) -> bool:
         """Whether it has the store that the charm would give it: others are left alone."""
         store = self.metadata.get(share.metadata_store_id)
-        return store is not None and store.name == ShareOptions(name=share.name).key
+        return store is not None and store.name == share_key(share.name)
 
 
 @dataclass(frozen=True)

@@ -102,3 +102,14 @@ def test_a_deletion_that_was_cut_short_is_ended_by_the_next(with_old, method, pa
     assert not (with_old.root / "metadata/stores/old").exists()
     with pytest.raises(testing.ActionFailed, match="there is no share /old"):
         with_old.act("delete-share", name="/old", confirm="/old")
+
+
+@pytest.mark.parametrize("name", ["/..", "/.", "/", "/a/b", "/a:b", "export", "old", "../content"])
+def test_a_name_that_no_share_of_the_charm_has_never_becomes_a_path(with_old, name):
+    with_old.server.calls.clear()
+    with pytest.raises(testing.ActionFailed, match="is no share of this charm: see list-shares"):
+        with_old.act("delete-share", name=name, confirm=name)
+    assert with_old.server.changes == []
+    assert with_old.border.starts == 1
+    for place in ("metadata/stores/old", "content/shares/old", "content/shares/export"):
+        assert (with_old.root / place / "file").exists()

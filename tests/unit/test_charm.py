@@ -84,6 +84,18 @@ def test_a_share_that_leaves_is_disabled_and_kept_and_comes_back(deployed):
     assert shares(deployed) == {"/export": True, "/other": True}
 
 
+@pytest.mark.parametrize("name", ["/a:b", "/a/b", "/.."])
+def test_a_share_of_somebody_else_with_a_name_the_charm_would_not_give_is_left_alone(
+    deployed, name
+):
+    database = deployed.server.database
+    database.put("share", {**database.find("share", "/export"), "name": name, "id": "theirs"})
+    deployed.server.calls.clear()
+    assert deployed.run("update_status") == active()
+    assert deployed.server.changes == []
+    assert name in deployed.act("list-shares")["shares"]
+
+
 def test_protocols_are_put_and_never_deleted(deployed):
     deployed.server.calls.clear()
     status = deployed.configure(protocols="nfs")
