@@ -9,7 +9,7 @@ import report
 import serving
 import volumes
 from api import Api, Share
-from errors import BlockedError, CharmError, WaitingError
+from errors import BlockedError, CharmError
 from options import share_key
 from shares import Present
 from state import State
@@ -150,13 +150,10 @@ class Actions:
         return {"adopted": mismatch.adopt}
 
     def _connect(self):  # the context manager of serving.connect
-        if self._state.credentials is None:
-            raise WaitingError("waiting for the leader to make the passwords")
-        return serving.connect(self._model, self._state, self._state.credentials)
+        return serving.connect(self._model, self._state, self._state.need_credentials())
 
     def _mismatch(self) -> tuple[volumes.Pair, volumes.MismatchError | None]:
-        if not self._state.attached:
-            raise WaitingError("waiting for the storage to be attached")
+        self._state.need_volumes()
         with pebble_errors():
             pair = volumes.look(self._container)
         try:

@@ -118,7 +118,7 @@ class ShareOptions(BaseModel):
     @property
     def volatile(self) -> bool:
         """Whether a restart of the server loses its files."""
-        return stores.METADATA[self.metadata].volatile or stores.CONTENT[self.content].volatile
+        return stores.volatile(self.metadata, self.content)
 
 
 def _distinct(shares: tuple[ShareOptions, ...]) -> tuple[ShareOptions, ...]:

@@ -12,6 +12,7 @@ from api import Api, Health
 from errors import CharmError
 from shares import PORTS, Present
 from state import State
+from stores import volatile
 from units import format_size
 from workload import pebble_errors
 
@@ -31,7 +32,7 @@ def share_rows(present: Present, state: State) -> list[Row]:
                 "served": share.enabled,
                 "metadata": metadata,
                 "content": content,
-                "volatile": "memory" in {metadata, content},
+                "volatile": volatile(metadata, content),
                 "access": share.default_permission,
                 "read-only": share.read_only,
                 "used-bytes": share.used_bytes,

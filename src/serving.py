@@ -14,7 +14,7 @@ import shares
 import volumes
 from api import Api, LoginError, UnreachableError
 from credentials import Credentials
-from errors import BlockedError, CharmError, WaitingError
+from errors import BlockedError, CharmError
 from state import State
 from workload import API_PORT, METRICS_PORT, Workload, pebble_errors
 
@@ -47,12 +47,18 @@ def reconcile(container: ops.Container, state: State, model: ops.Model) -> Outco
     """Bring volumes, server, stores, shares and protocols to what the state says; idempotent."""
     outcome = Outcome()
     try:
-        made = _prerequisites(container, state)
-        started = _ensure_running(container, state, made)
+        with pebble_errors():
+            if not state.attached:
+                Workload(container).stop()
+            state.need_volumes()
+            made = state.need_credentials()
+            started, pair = _ensure_running(container, state, made)
         with connect(model, state, made, _START_WAIT if started else _RESTART_WAIT) as api:
             if started:
                 outcome.version = api.version(METRICS_URL)
-            _reconcile_shares(container, state, api, outcome)
+            known = _reconcile_shares(state, api, outcome)
+        with pebble_errors():
+            volumes.record_shares(container, pair, known)
     except UnreachableError as error:
         outcome.findings.append(_explanation(container) or error)
     except CharmError as error:
@@ -108,41 +114,31 @@ def content_capacity(state: State) -> int:
     return shares.content_capacity(info.f_blocks * info.f_frsize)
 
 
-def _prerequisites(container: ops.Container, state: State) -> Credentials:
-    """Return the credentials where volumes and secrets are there to start with."""
-    if not state.attached:
-        with pebble_errors():
-            Workload(container).stop()
-        raise WaitingError("waiting for the storage to be attached")
-    if state.credentials is None:
-        raise WaitingError("waiting for the leader to make the passwords")
-    return state.credentials
-
-
-def _ensure_running(container: ops.Container, state: State, made: Credentials) -> bool:
-    """Return whether the server was (re)started."""
+def _ensure_running(
+    container: ops.Container, state: State, made: Credentials
+) -> tuple[bool, volumes.Pair]:
+    """Return whether the server was (re)started, and the volumes it runs on."""
     workload = Workload(container)
-    with pebble_errors():
-        pair = volumes.look(container)
-        try:
-            volumes.check(pair, state)
-        except volumes.MismatchError:
-            workload.stop()
-            raise
-        marker = pair.marker
-        # Juju lost the passwords, or this is a later life of the application.
-        estranged = marker is not None and marker.life != made.life
-        if workload.running and not estranged:
-            if _RESTART_NEEDED & state.faulty:
-                return False
-            return workload.ensure(state.options, made)
-        workload.check_last_exit()
+    pair = volumes.look(container)
+    try:
+        volumes.check(pair, state)
+    except volumes.MismatchError:
         workload.stop()
-        volumes.check_writable(container)
-        if estranged:
-            control_plane.forget_admin(container)
-        volumes.commit(container, pair, state, made.life)
-        return workload.ensure(state.options, made)
+        raise
+    marker = pair.marker
+    # Juju lost the passwords, or this is a later life of the application.
+    estranged = marker is not None and marker.life != made.life
+    if workload.running and not estranged:
+        if _RESTART_NEEDED & state.faulty:
+            return False, pair
+        return workload.ensure(state.options, made), pair
+    workload.check_last_exit()
+    workload.stop()
+    volumes.check_writable(container)
+    if estranged:
+        control_plane.forget_admin(container)
+    pair = volumes.commit(container, pair, state, made.life)
+    return workload.ensure(state.options, made), pair
 
 
 def _explanation(container: ops.Container) -> CharmError | None:
@@ -180,7 +176,8 @@ def _accepts(api: Api, password: SecretStr) -> bool:
     return True
 
 
-def _reconcile_shares(container: ops.Container, state: State, api: Api, outcome: Outcome) -> None:
+def _reconcile_shares(state: State, api: Api, outcome: Outcome) -> dict[str, str]:
+    """Bring shares and protocols to the options; return all shares with their backends."""
     wanted = state.options.shares or ()
     present = shares.Present.ask(api, wanted)
     plan = shares.plan(state.options, present, content_capacity(state))
@@ -194,6 +191,4 @@ def _reconcile_shares(container: ops.Container, state: State, api: Api, outcome:
         for share in wanted
         if (found := present.shares.get(share.name)) and found.enabled
     )
-    known = {name: "/".join(present.backends(found)) for name, found in present.shares.items()}
-    with pebble_errors():
-        volumes.record_shares(container, volumes.look(container), known)
+    return {name: "/".join(present.backends(found)) for name, found in present.shares.items()}

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 import credentials
 import options
-from errors import BlockedError
+from errors import BlockedError, WaitingError
 
 PEERS = credentials.PEERS
 FILESYSTEM = "filesystem"
@@ -90,6 +90,25 @@ class State(BaseModel):
     def attached(self) -> bool:
         """Whether both volumes are there."""
         return set(self.volumes) == set(VOLUMES)
+
+    def need_volumes(self) -> None:
+        """Return where both volumes are attached.
+
+        Raises:
+            WaitingError: they are not.
+        """
+        if not self.attached:
+            raise WaitingError("waiting for the storage to be attached")
+
+    def need_credentials(self) -> credentials.Credentials:
+        """Return the credentials.
+
+        Raises:
+            WaitingError: there are none yet.
+        """
+        if self.credentials is None:
+            raise WaitingError("waiting for the leader to make the passwords")
+        return self.credentials
 
 
 def offer(model: ops.Model, share: str | None) -> None:

@@ -146,6 +146,13 @@ METADATA: dict[MetadataName, Backend] = {"badger": Badger(), "memory": MemoryMet
 CONTENT: dict[ContentName, Backend] = {"volume": Volume(), "memory": MemoryContent()}
 
 
+def volatile(metadata: str, content: str) -> bool:
+    """Whether a share on these two backends loses its files at a restart of the server."""
+    lost = [str(name) for name, made in METADATA.items() if made.volatile]
+    gone = [str(name) for name, made in CONTENT.items() if made.volatile]
+    return metadata in lost or content in gone
+
+
 def backend_name(kind: Kind, store_type: str) -> str:
     """The option's word for a store of the server, or the server's own word if it has none."""
     table = METADATA if kind == "metadata" else CONTENT

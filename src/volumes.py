@@ -12,7 +12,7 @@ the server has not run on a generation before its third step.
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
@@ -154,8 +154,11 @@ def check(pair: Pair, owner: Owner) -> None:
         )
 
 
-def commit(container: ops.Container, pair: Pair, owner: Owner, life: str) -> None:
-    """Write the next generation on both volumes; the server may be started afterwards."""
+def commit(container: ops.Container, pair: Pair, owner: Owner, life: str) -> Pair:
+    """Write the next generation on both volumes, and return them as they are now.
+
+    The server may be started afterwards.
+    """
     present = pair.marker
     if present is None:
         present = Marker(
@@ -178,6 +181,7 @@ def commit(container: ops.Container, pair: Pair, owner: Owner, life: str) -> Non
     _write(container, "content", following.model_copy(update={"committed": False}))
     _write(container, "metadata", following)
     _write(container, "content", following)
+    return Pair(replace(pair.metadata, marker=following), replace(pair.content, marker=following))
 
 
 def record_shares(container: ops.Container, pair: Pair, shares: Mapping[str, str]) -> None:

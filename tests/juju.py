@@ -73,9 +73,8 @@ class Unit:
         return self.pebble_ready()
 
     def pebble_ready(self) -> Any:
-        """The event of each container; return the status after the last."""
-        self.run("pebble_ready", self.state.get_container(SERVICE))
-        return self.status
+        """The server's container is ready; the charm needs no event of the agent's yet."""
+        return self.run("pebble_ready", self.state.get_container(SERVICE))
 
     def remove(self) -> Any:
         """All events of a unit's end, in Juju's order."""

@@ -42,16 +42,6 @@ class Volume:
             else:
                 entry.unlink()
 
-    def swap(self, other: "Volume") -> None:
-        """Exchange what two volumes hold."""
-        kept = self.path.parent / "swap"
-        shutil.copytree(self.path, kept)
-        self.lose()
-        shutil.copytree(other.path, self.path, dirs_exist_ok=True)
-        other.lose()
-        shutil.copytree(kept, other.path, dirs_exist_ok=True)
-        shutil.rmtree(kept)
-
     def fill(self) -> Path:
         """Use up all space by one file; remove it to free the space again."""
         filler = self.path / "filler"

@@ -14,8 +14,6 @@ from tests import juju
 from tests.functional.pod import Pod
 from tests.juju import SERVICE
 
-_API = "http://localhost:8080"
-
 
 class Unit(juju.Unit):
     """The charm in a pod. Nothing of it is simulated but Juju itself."""
@@ -31,14 +29,6 @@ class Unit(juju.Unit):
         for event in ("upgrade_charm", "config_changed", "start"):
             self.run(event)
         return self.pebble_ready()
-
-    def pebble_ready(self) -> Any:
-        """Both containers are ready."""
-        for name in (SERVICE, "agent"):
-            # The charm needs no event of the agent's container yet.
-            if name == SERVICE:
-                self.run("pebble_ready", self.state.get_container(name))
-        return self.status
 
     def wait(self, wanted: str = "active", seconds: float = 60.0) -> Any:
         """Deliver `update-status` until the unit has a status of this name; return it."""

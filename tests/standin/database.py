@@ -95,11 +95,6 @@ class Database:
             )
         return data
 
-    def remove_user(self, name: str) -> None:
-        """Forget a user."""
-        with self._lock, self._connection:
-            self._connection.execute("DELETE FROM users WHERE username = ?", (name,))
-
     def accepts(self, name: str, password: str) -> bool:
         """Whether this is the user's password."""
         with self._lock:

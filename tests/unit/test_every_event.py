@@ -14,21 +14,21 @@ from tests.unit.conftest import Server, Unit, install
 ACTIVE = testing.ActiveStatus("nfs, smb: /export")
 
 
+PLAIN = [
+    "install",
+    "start",
+    "config_changed",
+    "upgrade_charm",
+    "update_status",
+    "leader_elected",
+]
+
+
 def events(unit: Unit) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
     """Every event that Juju may deliver now, with its arguments; those of no interest, too."""
     state = unit.state
     dittofs, agent = state.get_container("dittofs"), state.get_container("agent")
-    found: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
-        name: ((), {})
-        for name in (
-            "install",
-            "start",
-            "config_changed",
-            "upgrade_charm",
-            "update_status",
-            "leader_elected",
-        )
-    }
+    found: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {name: ((), {}) for name in PLAIN}
     found["pebble_ready dittofs"] = ((dittofs,), {})
     found["pebble_ready agent"] = ((agent,), {})
     for check in dittofs.check_infos:
@@ -47,12 +47,7 @@ def events(unit: Unit) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
 
 
 NAMES = [
-    "install",
-    "start",
-    "config_changed",
-    "upgrade_charm",
-    "update_status",
-    "leader_elected",
+    *PLAIN,
     "pebble_ready dittofs",
     "pebble_ready agent",
     "pebble_check_recovered",
