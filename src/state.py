@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 import credentials
 import options
+from credentials import PEERS, Credentials
 from errors import BlockedError, WaitingError
 
-PEERS = credentials.PEERS
 FILESYSTEM = "filesystem"
 VOLUMES = ("metadata", "content")
 _SERVED_KEY = "served-share"
@@ -48,7 +48,7 @@ class State(BaseModel):
     faulty: frozenset[str]
     mistakes: tuple[str, ...]
     volumes: dict[str, Path]
-    credentials: credentials.Credentials | None
+    credentials: Credentials | None
     admin_password: SecretStr | None
     served_share: str | None
     filesystem_clients: tuple[FilesystemClient, ...]
@@ -100,7 +100,7 @@ class State(BaseModel):
         if not self.attached:
             raise WaitingError("waiting for the storage to be attached")
 
-    def need_credentials(self) -> credentials.Credentials:
+    def need_credentials(self) -> Credentials:
         """Return the credentials.
 
         Raises:
