@@ -1,4 +1,4 @@
-"""Badger's memtable logs (`NNNNN.mem`): whole transactions out of their bytes, and back.
+"""Badger's logs (`NNNNN.mem`, `NNNNNN.vlog`): whole transactions out of their bytes.
 
 Written for Badger v4 as DittoFS uses it: no encryption, no compression, one writer. A log is a
 20-byte header and then entries back to back:
@@ -10,15 +10,17 @@ together up to the entry with the end bit; an entry with neither is a transactio
 is preallocated with zeros, so a zero key length or a wrong checksum is its end: what follows is
 not written yet, or was torn by a crash. Where Badger would stop and cut a log, this stops too.
 
-Files are read with `pread`, never mapped: Badger truncates a log before it removes it.
+A value of 1 MiB and more is an entry of the value log, which has the same form; the memtable log
+then has a pointer to it. Badger moves such values when it collects garbage: it writes the same key
+with the same version once more, and removes the file. So a value that is gone stands further on.
+
+Files are read with `pread`, never mapped: Badger truncates a file before it removes it.
 """
 
 import contextlib
-import fcntl
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,7 @@ import google_crc32c
 HEADER_SIZE = 20
 VERSION_SIZE = 8
 LARGEST_VERSION = 2**64 - 1
+LARGEST_KEY = 65_000
 
 DELETE = 0x01
 VALUE_POINTER = 0x02
@@ -34,22 +37,20 @@ DISCARD_EARLIER = 0x04
 TRANSACTION = 0x40
 TRANSACTION_END = 0x80
 
-# What Badger takes: a larger value goes to its value log, and a larger log does not fit into the
-# memory it has for one where it was told to be small.
-LARGEST_KEY = 65_000
-LARGEST_VALUE = 2**20 - 1
-LARGEST_LOG = 16 * 2**20
+INTERNAL = b"!badger!"
+"""What Badger's own keys begin with."""
 
-_INTERNAL = b"!badger!"
-_END_KEY = b"!badger!txn"
-_CHECKSUM_SIZE = 4
+CHECKSUM_SIZE = 4
+POINTER_SIZE = 12
 # Badger takes an entry with a longer key, version included, for the torn end of a log.
 _LARGEST_KEY_IN_LOG = 2**16
 _LARGEST_VARINT = 10
-_STEP = 64 * 1024
+_MORE = 0x80  # the bit of a varint's byte that says another one follows
+_KNOWN = DELETE | VALUE_POINTER | DISCARD_EARLIER | TRANSACTION
+_HEAD_SIZE = 5  # at least
+_FIRST_STEP = 64 * 1024
+_LARGEST_STEP = 1024 * 1024
 _NAME = re.compile(r"(\d{5,})\.mem")
-_MANIFEST_HEADER_SIZE = 8
-_MANIFEST_VERSION = 8
 
 Read = Callable[[int, int], bytes]
 """Takes offset and size; gives fewer bytes at the end of the data only."""
@@ -59,8 +60,11 @@ class BadgerError(Exception):
     """A store is not what this module understands; the text names file and offset."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class GoneError(BadgerError):
+    """A file was removed or truncated while it was read: look at the store again."""
+
+
+class Entry(NamedTuple):
     """One change: `key` without its version; `value` is empty where `deleted`."""
 
     key: bytes
@@ -69,26 +73,14 @@ class Entry:
     deleted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(NamedTuple):
     """Entries that were written as one, and the offset of the first byte behind them."""
 
     entries: tuple[Entry, ...]
     end: int
 
 
-class _Head(NamedTuple):
-    """What stands before the key of an entry, and how long both are."""
-
-    klen: int
-    vlen: int
-    expires: int
-    size: int
-    entry_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Raw:
+class _Raw(NamedTuple):
     """An entry as it stands in a log, from `start` to `end`; its key has the version."""
 
     meta: int
@@ -98,9 +90,9 @@ class _Raw:
     start: int
     end: int
 
-    @property
-    def version(self) -> int:
-        return LARGEST_VERSION - int.from_bytes(self.key[-VERSION_SIZE:], "big")
+
+Resolve = Callable[[_Raw], Entry]
+"""Gives what a log's entry with a pointer to the value log stands for."""
 
 
 def log_paths(directory: Path) -> list[Path]:
@@ -120,15 +112,16 @@ def read_log(path: Path, offset: int = HEADER_SIZE) -> Iterator[Transaction]:
     log that is being written can be read again from the last end.
 
     Raises:
+        GoneError: a value is gone, because the whole log is.
         BadgerError: the log cannot be read, or has what this module does not understand.
     """
     name = str(path)
     try:
         with path.open("rb", buffering=0) as file:
             descriptor = file.fileno()
-            yield from _read_transactions(
-                lambda at, size: _pread(descriptor, at, size, name), offset, name
-            )
+            for raws, end in _read_transactions(_reader(descriptor, path), offset, name):
+                entries = _entries(raws, name, lambda raw: _resolve(raw, path, descriptor))
+                yield Transaction(entries, end)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -136,20 +129,27 @@ def read_log(path: Path, offset: int = HEADER_SIZE) -> Iterator[Transaction]:
 
 
 def parse_log(data: bytes, offset: int = HEADER_SIZE, name: str = "log") -> Iterator[Transaction]:
-    """Yield the whole transactions in the bytes of a log; see `read_log`."""
-    return _read_transactions(lambda at, size: data[at : at + size], offset, name)
+    """Yield the whole transactions in the bytes of a log; see `read_log`.
+
+    A value in the value log is a `BadgerError`, because that is not at hand.
+    """
+
+    def resolve(raw: _Raw) -> Entry:
+        raise BadgerError(f"{name}: the value at offset {raw.start} is in the value log")
+
+    for raws, end in _read_transactions(lambda at, size: data[at : at + size], offset, name):
+        yield Transaction(_entries(raws, name, resolve), end)
 
 
 def read_logs(directory: Path) -> Iterator[tuple[Path, Transaction]]:
-    """Yield the whole transactions of all logs of a store that nothing writes, oldest first.
+    """Yield the whole transactions of all logs of a store, oldest first; not of its tables.
 
     Only the last log may end with something torn: one before it that does is damaged, and what
     follows would be a state that never was.
 
     Raises:
-        BadgerError: a log is damaged, or the store has data outside its logs.
+        BadgerError: a log is damaged; see also `read_log`.
     """
-    _check_all_is_in_logs(directory)
     paths = log_paths(directory)
     for path in paths:
         end = HEADER_SIZE
@@ -160,275 +160,52 @@ def read_logs(directory: Path) -> Iterator[tuple[Path, Transaction]]:
             raise BadgerError(f"{path}: damaged at offset {end}")
 
 
-def snapshot(directory: Path) -> dict[bytes, bytes]:
-    """The newest value of every key in a store that nothing writes and that has only logs.
+def read_value(directory: Path, pointer: bytes, key: bytes) -> bytes:
+    """A value of the value log.
+
+    Args:
+        directory: of the store.
+        pointer: 12 bytes: number of the file, size of the entry there, its offset.
+        key: with its version; the entry must have the same.
 
     Raises:
-        BadgerError: see `read_logs`.
+        GoneError: the file is not there, or is shorter.
+        BadgerError: the value is not what was written.
     """
-    newest: dict[bytes, Entry] = {}
-    for _, transaction in read_logs(directory):
-        for entry in transaction.entries:
-            present = newest.get(entry.key)
-            if present is None or present.version <= entry.version:
-                newest[entry.key] = entry
-    return {key: entry.value for key, entry in newest.items() if not entry.deleted}
-
-
-def encode_entry(entry: Entry, meta: int = 0) -> bytes:
-    """The bytes of an entry as they stand in a log."""
-    key = entry.key + (LARGEST_VERSION - entry.version).to_bytes(VERSION_SIZE, "big")
-    meta |= DELETE if entry.deleted else 0
-    head = bytes([meta, 0]) + _uvarint(len(key)) + _uvarint(len(entry.value)) + _uvarint(0)
-    body = head + key + entry.value
-    return body + _crc32c(body).to_bytes(_CHECKSUM_SIZE, "big")
-
-
-def encode_transaction(changes: Mapping[bytes, bytes | None], version: int) -> bytes:
-    """The bytes of a transaction; a value of None deletes.
-
-    Raises:
-        BadgerError: Badger would not take it.
-    """
-    if not changes:
-        raise BadgerError("a transaction needs a change: Badger cuts a log at an empty one")
-    parts: list[bytes] = []
-    for key, value in changes.items():
-        if not 0 < len(key) <= LARGEST_KEY or key.startswith(_INTERNAL):
-            raise BadgerError(f"{key[:20]!r}… ({len(key)} bytes) cannot be a key")
-        if value is not None and len(value) > LARGEST_VALUE:
-            raise BadgerError(
-                f"{key[:20]!r}…: a value of {len(value)} bytes is too large for a log"
-            )
-        parts.append(encode_entry(Entry(key, value or b"", version, value is None), TRANSACTION))
-    end = Entry(_END_KEY, str(version).encode(), version)
-    data = b"".join([*parts, encode_entry(end, TRANSACTION_END)])
-    if HEADER_SIZE + len(data) > LARGEST_LOG:
-        raise BadgerError(f"a transaction of {len(data)} bytes does not fit into a log")
-    return data
-
-
-class LogWriter:
-    """Writes transactions into the logs of a directory, as Badger would; the only writer of it.
-
-    An existing directory is continued behind its last whole transaction; what a crash tore there
-    is cut off. It holds the lock that Badger takes, which is on the directory itself: nothing but
-    logs is left behind, and Badger opens the store when this is closed. Not for several threads at
-    once.
-
-    Raises:
-        BadgerError: another process writes there, or see `read_logs`.
-    """
-
-    def __init__(self, directory: Path, log_size: int = LARGEST_LOG):
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._directory = directory
-        self._log_size = min(log_size, LARGEST_LOG)
-        self._number = 0
-        self._end = HEADER_SIZE
-        self._clean = True
-        self.version = 0
-        with contextlib.ExitStack() as undo:
-            self._lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-            undo.callback(os.close, self._lock)
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BadgerError(f"{directory}: another process has the store open") from None
-            self._file = self._continue()
-            undo.pop_all()
-
-    def close(self) -> None:
-        """Let go of the directory; the second time it does nothing."""
-        if self._file >= 0:
-            os.close(self._file)
-            os.close(self._lock)
-            self._file = self._lock = -1
-
-    def write(self, changes: Mapping[bytes, bytes | None], *, sync: bool = True) -> int:
-        """Write a transaction; None deletes. Gives its version.
-
-        When this returns it is on the disk, or without `sync` it is after the next `sync()`.
-
-        Raises:
-            BadgerError: Badger would not take it; nothing was written.
-            OSError: there is no space, or the writer is closed; the store is as it was.
-        """
-        version = self.version + 1
-        data = encode_transaction(changes, version)
-        if not self._clean:
-            self._cut()
-        if self._end > HEADER_SIZE and self._end + len(data) > self._log_size:
-            self._rotate()
-        self._clean = False
-        try:
-            _pwrite(self._file, data, self._end)
-            if sync:
-                self.sync()
-        except OSError:
-            # When it cannot be cut off now, it is before anything else is written.
-            with contextlib.suppress(OSError):
-                self._cut()
-            raise
-        self._clean = True
-        self._end += len(data)
-        self.version = version
-        return version
-
-    def sync(self) -> None:
-        """Wait until all that was written is on the disk."""
-        os.fdatasync(self._file)
-
-    def _continue(self) -> int:
-        """Find the end of what is there; the descriptor of the log to write on."""
-        for path in self._directory.glob("*.mem.new"):
-            path.unlink()
-        last = None
-        for path, transaction in read_logs(self._directory):
-            last, self._end = path, transaction.end
-            self.version = max(self.version, *(each.version for each in transaction.entries))
-        paths = log_paths(self._directory)
-        if not paths:
-            return self._create(1)
-        if last != paths[-1]:
-            self._end = HEADER_SIZE
-        self._number = int(paths[-1].stem)
-        os.truncate(paths[-1], self._end)
-        return os.open(paths[-1], os.O_RDWR | os.O_CLOEXEC)
-
-    def _cut(self) -> None:
-        os.ftruncate(self._file, self._end)
-        self._clean = True
-
-    def _rotate(self) -> None:
-        self.sync()
-        file = self._create(self._number + 1)
-        os.close(self._file)
-        self._file = file
-        self._end = HEADER_SIZE
-
-    def _create(self, number: int) -> int:
-        """Make a log, at once with its header: Badger does not open a store with an empty one."""
-        path = self._directory / f"{number:05}.mem"
-        temporary = path.with_suffix(".mem.new")
-        file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            # Key id 0: not encrypted; the IV is random, as Badger's.
-            _pwrite(file, bytes(VERSION_SIZE) + os.urandom(HEADER_SIZE - VERSION_SIZE), 0)
-            os.fsync(file)
-            temporary.rename(path)
-            os.fsync(self._lock)
-        except OSError:
-            os.close(file)
-            temporary.unlink(missing_ok=True)
-            raise
-        self._number = number
-        return file
-
-
-def _read_transactions(read: Read, offset: int, name: str) -> Iterator[Transaction]:
-    header = read(0, HEADER_SIZE)
-    if len(header) < HEADER_SIZE:
-        return
+    number, size, offset = (
+        int.from_bytes(pointer[at : at + 4], "little") for at in range(0, POINTER_SIZE, 4)
+    )
+    path = directory / f"{number:06}.vlog"
+    name = str(path)
+    try:
+        with path.open("rb", buffering=0) as file:
+            header = pread(file.fileno(), 0, HEADER_SIZE, name)
+            data = pread(file.fileno(), offset, size, name)
+    except FileNotFoundError:
+        raise GoneError(f"{name}: is gone") from None
+    except OSError as error:
+        raise BadgerError(f"{name}: {error.strerror}") from error
+    if len(header) < HEADER_SIZE or len(data) < size:
+        raise GoneError(f"{name}: ends before the value at offset {offset} does")
     if any(header[:VERSION_SIZE]):
         raise BadgerError(f"{name}: encrypted, by the key id at offset 0")
-    pending: list[_Raw] = []
-    for raw in _read_entries(read, offset):
-        if raw.meta & TRANSACTION:
-            if pending and pending[0].version != raw.version:
-                return
-            pending.append(raw)
-        elif raw.meta & TRANSACTION_END:
-            # Badger compares the number in the value, and cuts the log where it differs.
-            if not pending or raw.value != str(pending[0].version).encode():
-                return
-            yield Transaction(tuple(_entry(each, name) for each in pending), raw.end)
-            pending = []
-        elif pending:
-            return
-        else:
-            yield Transaction((_entry(raw, name),), raw.end)
+    for raw in _read_entries(lambda at, count: data[at : at + count], 0):
+        if raw.key == key and raw.end == size:
+            return raw.value
+        break
+    raise BadgerError(f"{name}: the value at offset {offset} is damaged")
 
 
-def _read_entries(read: Read, offset: int) -> Iterator[_Raw]:
-    """Yield entries up to the end or what is torn, reading in steps."""
-    window, base = b"", offset
-    while True:
-        head = _parse_head(window, offset - base)
-        if head and not 0 < head.klen <= _LARGEST_KEY_IN_LOG:
-            return
-        if head is None or offset + head.entry_size > base + len(window):
-            more = read(offset, max(head.entry_size if head else 0, _STEP))
-            if len(more) <= base + len(window) - offset:
-                return
-            window, base = more, offset
-            continue
-        raw = _parse_entry(window, offset - base, head, base)
-        if raw is None:
-            return
-        yield raw
-        offset = raw.end
+def _reader(file: int, path: Path) -> Read:
+    return lambda offset, size: pread(file, offset, size, str(path))
 
 
-def _parse_head(data: bytes, start: int) -> _Head | None:
-    """What stands before the key; None where more data could tell."""
-    klen, offset = _read_uvarint(data, start + 2)
-    vlen, offset = _read_uvarint(data, offset) if offset else (0, 0)
-    expires, offset = _read_uvarint(data, offset) if offset else (0, 0)
-    if not offset:
-        return None
-    return _Head(
-        klen, vlen, expires, offset - start, offset - start + klen + vlen + _CHECKSUM_SIZE
-    )
+def pread(file: int, offset: int, size: int, name: str) -> bytes:
+    """Read up to `size` bytes, all there are; fewer than 2 GiB, which is the kernel's limit.
 
-
-def _parse_entry(data: bytes, start: int, head: _Head, base: int) -> _Raw | None:
-    """The entry with that head; None where its checksum says it is torn."""
-    end = start + head.entry_size
-    body = data[start : end - _CHECKSUM_SIZE]
-    if _crc32c(body) != int.from_bytes(data[end - _CHECKSUM_SIZE : end], "big"):
-        return None
-    value_at = head.size + head.klen
-    unused = bool(head.expires or body[1])
-    key, value = body[head.size : value_at], body[value_at:]
-    return _Raw(body[0], unused, key, value, base + start, base + end)
-
-
-def _entry(raw: _Raw, name: str) -> Entry:
-    if raw.meta & VALUE_POINTER:
-        raise BadgerError(f"{name}: the value at offset {raw.start} is in the value log")
-    if raw.unused or raw.meta & ~(DELETE | DISCARD_EARLIER | TRANSACTION):
-        raise BadgerError(
-            f"{name}: the entry at offset {raw.start} expires, or is of unknown kind"
-        )
-    if len(raw.key) <= VERSION_SIZE:
-        raise BadgerError(f"{name}: the entry at offset {raw.start} has no key")
-    deleted = bool(raw.meta & DELETE)
-    return Entry(raw.key[:-VERSION_SIZE], b"" if deleted else raw.value, raw.version, deleted)
-
-
-def _check_all_is_in_logs(directory: Path) -> None:
-    manifest = directory / "MANIFEST"
-    with contextlib.suppress(FileNotFoundError), manifest.open("rb") as file:
-        header = file.read(_MANIFEST_HEADER_SIZE)
-        if header[:4] != b"Bdgr" or int.from_bytes(header[6:], "big") != _MANIFEST_VERSION:
-            raise BadgerError(
-                f"{manifest}: at offset 0 is no version {_MANIFEST_VERSION} of Badger's"
-            )
-    for table in directory.glob("*.sst"):
-        raise BadgerError(f"{table}: tables are not read yet")
-
-
-def _is_zero_from(path: Path, offset: int) -> bool:
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        file.seek(offset)
-        while data := file.read(_STEP):
-            if data.count(0) != len(data):
-                return False
-    return True
-
-
-def _pread(file: int, offset: int, size: int, name: str) -> bytes:
+    Raises:
+        BadgerError: the disk failed; the text has `name`.
+    """
     try:
         # A torn length may ask for more than there is memory for.
         left = os.fstat(file).st_size - offset
@@ -437,18 +214,12 @@ def _pread(file: int, offset: int, size: int, name: str) -> bytes:
         raise BadgerError(f"{name}: at offset {offset}: {error.strerror}") from error
 
 
-def _pwrite(file: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(file, view, offset)
-        view, offset = view[written:], offset + written
-
-
-def _crc32c(data: bytes) -> int:
+def crc32c(data: bytes) -> int:
+    """The checksum that Badger uses everywhere."""
     return int(google_crc32c.value(data))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  # it has no types
 
 
-def _read_uvarint(data: bytes, offset: int) -> tuple[int, int]:
+def read_uvarint(data: bytes, offset: int) -> tuple[int, int]:
     """The number at an offset and where it ends, which is 0 when it does not end."""
     number = 0
     for shift in range(0, 7 * _LARGEST_VARINT, 7):
@@ -457,15 +228,178 @@ def _read_uvarint(data: bytes, offset: int) -> tuple[int, int]:
         byte = data[offset]
         offset += 1
         number |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004  # the bit that says another byte follows
+        if byte < _MORE:
             return number, offset
     return 0, 0
 
 
-def _uvarint(number: int) -> bytes:
+def uvarint(number: int) -> bytes:
+    """The bytes of a number, seven bits each."""
     parts = bytearray()
-    while number > 0x7F:  # noqa: PLR2004  # seven bits a byte
-        parts.append(number & 0x7F | 0x80)
+    while number >= _MORE:
+        parts.append(number & 0x7F | _MORE)
         number >>= 7
     parts.append(number)
     return bytes(parts)
+
+
+def _read_transactions(read: Read, offset: int, name: str) -> Iterator[tuple[list[_Raw], int]]:
+    """Yield the entries of each transaction, and where it ends."""
+    header = read(0, HEADER_SIZE)
+    if len(header) < HEADER_SIZE:
+        return
+    if any(header[:VERSION_SIZE]):
+        raise BadgerError(f"{name}: encrypted, by the key id at offset 0")
+    pending: list[_Raw] = []
+    for raw in _read_entries(read, offset):
+        if raw.meta & TRANSACTION:
+            if pending and pending[0].key[-VERSION_SIZE:] != raw.key[-VERSION_SIZE:]:
+                return
+            pending.append(raw)
+        elif raw.meta & TRANSACTION_END:
+            # Badger compares the number in the value, and cuts the log where it differs.
+            if not pending or raw.value != b"%d" % _version(pending[0]):
+                return
+            yield pending, raw.end
+            pending = []
+        elif pending:
+            return
+        else:
+            yield [raw], raw.end
+
+
+def _version(raw: _Raw) -> int:
+    return LARGEST_VERSION - int.from_bytes(raw.key[-VERSION_SIZE:], "big")
+
+
+def _entries(raws: list[_Raw], name: str, resolve: Resolve) -> tuple[Entry, ...]:
+    """The entries of a transaction, which has one version."""
+    found: list[Entry] = []
+    version = _version(raws[0])
+    for raw in raws:
+        meta, unused, key, value, start, _ = raw
+        if unused or meta & ~_KNOWN:
+            raise BadgerError(
+                f"{name}: the entry at offset {start} expires, or is of unknown kind"
+            )
+        if len(key) <= VERSION_SIZE:
+            raise BadgerError(f"{name}: the entry at offset {start} has no key")
+        if meta & DELETE:
+            found.append(Entry(key[:-VERSION_SIZE], b"", version, deleted=True))
+        elif meta & VALUE_POINTER:
+            found.append(resolve(raw))
+        else:
+            found.append(Entry(key[:-VERSION_SIZE], value, version))
+    return tuple(found)
+
+
+def _read_entries(read: Read, offset: int) -> Iterator[_Raw]:
+    """Yield entries up to the end or what is torn, reading in steps.
+
+    This runs for every change of a store: local names, no calls but the checksum's.
+    """
+    checksum, from_bytes, step = google_crc32c.value, int.from_bytes, _FIRST_STEP  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # it has no types
+    window, base, at = b"", offset, 0
+    while True:
+        head = window[at : at + _HEAD_SIZE]
+        need = 0
+        if len(head) == _HEAD_SIZE:
+            meta, user, klen, vlen, expires = head
+            # Nearly all have a key of less than 128 bytes, and none expires.
+            if klen < _MORE and vlen < _MORE > expires:
+                key_at = at + _HEAD_SIZE
+            elif klen < _MORE and expires < _MORE and window[at + 5 : at + 6] == b"\0":
+                vlen, expires, key_at = vlen & 0x7F | expires << 7, 0, at + _HEAD_SIZE + 1
+            else:
+                klen, key_at = read_uvarint(window, at + 2)
+                vlen, key_at = read_uvarint(window, key_at) if key_at else (0, 0)
+                expires, key_at = read_uvarint(window, key_at) if key_at else (0, 0)
+            if key_at:
+                if not 0 < klen <= _LARGEST_KEY_IN_LOG:
+                    return
+                value_at = key_at + klen
+                body_end = value_at + vlen
+                end = body_end + CHECKSUM_SIZE
+                if end <= len(window):
+                    if checksum(window[at:body_end]) != from_bytes(window[body_end:end], "big"):
+                        return
+                    yield _Raw(
+                        meta,
+                        bool(user or expires),
+                        window[key_at:value_at],
+                        window[value_at:body_end],
+                        base + at,
+                        base + end,
+                    )
+                    at = end
+                    continue
+                need = end - at
+        more = read(base + at, max(need, step))
+        if len(more) <= len(window) - at:
+            return
+        window, base, at = more, base + at, 0
+        step = min(2 * step, _LARGEST_STEP)
+
+
+def _resolve(raw: _Raw, path: Path, file: int) -> Entry:
+    """The entry with its value from the value log, or the one that took its place.
+
+    Where the value is gone, the log has the key again further on, with the same version, or it has
+    a newer one: only then Badger removes a value.
+    """
+    try:
+        value = read_value(path.parent, raw.value, raw.key)
+        return Entry(raw.key[:-VERSION_SIZE], value, _version(raw))
+    except BadgerError as error:
+        found = find_in_logs(path.parent, raw.key[:-VERSION_SIZE], _version(raw))
+        if found:
+            return found
+        if _is_gone(path, file):
+            raise GoneError(f"{path}: is gone") from error
+        raise BadgerError(f"{path}: at offset {raw.start}: {error}") from error
+
+
+def find_in_logs(directory: Path, key: bytes, version: int) -> Entry | None:
+    """The newest entry of a key in the logs whose value is there, if it has at least this version.
+
+    This reads all logs: it is for values that Badger moved while a reader was behind.
+
+    Raises:
+        BadgerError: a log cannot be read.
+    """
+    newest: _Raw | None = None
+    for path in log_paths(directory):
+        with contextlib.suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
+            for raws, _ in _read_transactions(
+                _reader(file.fileno(), path), HEADER_SIZE, str(path)
+            ):
+                for raw in raws:
+                    if raw.key[:-VERSION_SIZE] == key and _version(raw) >= version:
+                        newest, version = raw, _version(raw)
+    if newest is None:
+        return None
+    if newest.meta & DELETE:
+        return Entry(key, b"", version, deleted=True)
+    if not newest.meta & VALUE_POINTER:
+        return Entry(key, newest.value, version)
+    with contextlib.suppress(BadgerError):
+        return Entry(key, read_value(directory, newest.value, newest.key), version)
+    return None
+
+
+def _is_gone(path: Path, file: int) -> bool:
+    """Whether an open log was removed, or truncated because it is about to be."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return True
+    return stat.st_size < HEADER_SIZE or stat.st_ino != os.fstat(file).st_ino
+
+
+def _is_zero_from(path: Path, offset: int) -> bool:
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        file.seek(offset)
+        while data := file.read(_FIRST_STEP):
+            if data.count(0) != len(data):
+                return False
+    return True

@@ -12,7 +12,9 @@ import threading
 from pathlib import Path
 from urllib.parse import quote
 
-from agent.badger import BadgerError, LogWriter, snapshot
+from agent.badger import BadgerError
+from agent.log_writer import LogWriter
+from agent.tables import snapshot
 from tests.standin.core import Object, Stores
 
 Names = dict[str, Object]

@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import badger
-from agent.badger import BadgerError, Entry, LogWriter
+from agent.badger import BadgerError, Entry, GoneError
+from agent.log_writer import LogWriter, encode_entry, encode_transaction
+from agent.rebuild import StoreWriter
+from agent.tables import snapshot
 
 HEADER = bytes(badger.HEADER_SIZE)
 KEYS = st.binary(min_size=1, max_size=7)  # too short to be one of Badger's own
@@ -20,7 +23,7 @@ CHANGES = st.dictionaries(KEYS, st.none() | st.binary(max_size=300), min_size=1,
 KEEP_LOCK = """
 import sys
 from pathlib import Path
-from agent.badger import LogWriter
+from agent.log_writer import LogWriter
 LogWriter(Path(sys.argv[1])).write({b"theirs": b"1"})
 print("ready", flush=True)
 sys.stdin.read()
@@ -72,7 +75,7 @@ def test_what_is_written_is_read_also_over_rotations_and_restarts(
         write(store, *transactions, log_size=log_size)
     written = [changes for transactions in runs for changes in transactions]
     if runs:
-        assert badger.snapshot(store) == states(written)[-1]
+        assert snapshot(store) == states(written)[-1]
         read = [transaction.entries for _, transaction in badger.read_logs(store)]
         assert read == [
             tuple(Entry(key, value or b"", number, value is None) for key, value in each.items())
@@ -91,7 +94,7 @@ def test_whatever_overwrites_a_log_what_is_read_is_what_was_written_first(
     transactions, damage, data
 ):
     log = HEADER + b"".join(
-        badger.encode_transaction(each, number) for number, each in enumerate(transactions, 1)
+        encode_transaction(each, number) for number, each in enumerate(transactions, 1)
     )
     good = list(badger.parse_log(log))
     assert len(good) == len(transactions)
@@ -105,7 +108,7 @@ def test_a_log_is_rotated_before_it_is_too_large(store):
     write(store, *({f"k{n}".encode(): b"x" * 400} for n in range(5)), log_size=1000)
     assert names(store) == ["00001.mem", "00002.mem", "00003.mem"]
     assert all(path.stat().st_size <= 1000 for path in store.iterdir())
-    assert len(badger.snapshot(store)) == 5
+    assert len(snapshot(store)) == 5
 
 
 @pytest.mark.parametrize("tail", [b"", bytes(100), b"\xff" * 100], ids=["cut", "zeros", "ones"])
@@ -130,7 +133,7 @@ def test_writing_goes_on_behind_the_last_whole_transaction(tmp_path):
         (second,) = badger.read_log(store / "00001.mem", first.end)
         assert second.entries == (Entry(b"d", b"3", 2),)
         assert (store / "00001.mem").stat().st_size == second.end
-        assert badger.snapshot(store) == {b"a": b"1", b"d": b"3"}
+        assert snapshot(store) == {b"a": b"1", b"d": b"3"}
 
 
 @pytest.mark.parametrize("size", range(badger.HEADER_SIZE))
@@ -138,7 +141,7 @@ def test_writing_goes_on_where_not_even_the_header_is_whole(store, size):
     write(store, {b"a": b"1"}, {b"b": b"2"}, log_size=40)
     os.truncate(store / "00002.mem", size)
     write(store, {b"c": b"3"})
-    assert badger.snapshot(store) == {b"a": b"1", b"c": b"3"}
+    assert snapshot(store) == {b"a": b"1", b"c": b"3"}
 
 
 def test_no_flipped_bit_gives_data_that_was_never_written(store):
@@ -173,12 +176,12 @@ def test_a_log_that_another_follows_must_be_whole(store):
         file.seek(second.end - 1)
         file.write(b"\xff")
     # Without its second transaction but with the third: a state that never was.
-    for read in (badger.snapshot, LogWriter):
+    for read in (snapshot, LogWriter):
         with pytest.raises(BadgerError, match=rf"00001\.mem: damaged at offset {first.end}$"):
             read(store)
     os.truncate(store / "00001.mem", second.end - 1)
     with pytest.raises(BadgerError, match=r"00001\.mem: damaged"):
-        badger.snapshot(store)
+        snapshot(store)
 
 
 @given(st.binary(max_size=200))
@@ -197,7 +200,7 @@ def test_garbage_has_no_transactions_and_ends(data):
     ids=["endless lengths", "huge value", "largest key", "key too large"],
 )
 def test_torn_lengths_end_a_log(tmp_path, garbage):
-    whole = HEADER + badger.encode_transaction({b"a": b"1"}, 1)
+    whole = HEADER + encode_transaction({b"a": b"1"}, 1)
     path = tmp_path / "00001.mem"
     path.write_bytes(whole + garbage)
     assert [each.end for each in badger.read_log(path)] == [len(whole)]
@@ -226,9 +229,9 @@ def test_a_preallocated_log_is_read_up_to_its_end(store):
     transactions = [{f"k{n}".encode(): bytes([n]) * 3000} for n in range(100)]
     write(store, *transactions)
     os.truncate(only_log(store), 128 * 2**20)
-    assert badger.snapshot(store) == states(transactions)[-1]
+    assert snapshot(store) == states(transactions)[-1]
     write(store, {b"a": b"1"})
-    assert badger.snapshot(store) == states([*transactions, {b"a": b"1"}])[-1]
+    assert snapshot(store) == states([*transactions, {b"a": b"1"}])[-1]
 
 
 def test_a_log_that_is_gone_or_truncated_has_no_transactions(store):
@@ -255,11 +258,11 @@ def test_a_log_may_go_while_it_is_read(store):
 
 
 def test_a_log_ends_where_badger_would_cut_it():
-    plain = badger.encode_entry(Entry(b"a", b"1", 5))
-    open_entry = badger.encode_entry(Entry(b"b", b"1", 6), badger.TRANSACTION)
-    other = badger.encode_entry(Entry(b"c", b"1", 7), badger.TRANSACTION)
-    end = badger.encode_entry(Entry(b"!badger!txn", b"9", 9), badger.TRANSACTION_END)
-    whole = badger.encode_transaction({b"d": b"1"}, 8)
+    plain = encode_entry(Entry(b"a", b"1", 5))
+    open_entry = encode_entry(Entry(b"b", b"1", 6), badger.TRANSACTION)
+    other = encode_entry(Entry(b"c", b"1", 7), badger.TRANSACTION)
+    end = encode_entry(Entry(b"!badger!txn", b"9", 9), badger.TRANSACTION_END)
+    whole = encode_transaction({b"d": b"1"}, 8)
     entry_alone = (Entry(b"a", b"1", 5),)
     assert [each.entries for each in badger.parse_log(HEADER + plain + open_entry)] == [
         entry_alone
@@ -274,20 +277,19 @@ def with_byte(log, position, byte):
     """An entry with another byte in its head, and the checksum of that."""
     body = bytearray(log[:-4])
     body[position] = byte
-    return bytes(body) + badger._crc32c(bytes(body)).to_bytes(4, "big")  # noqa: SLF001  # own
+    return bytes(body) + badger.crc32c(bytes(body)).to_bytes(4, "big")
 
 
-PLAIN = badger.encode_entry(Entry(b"a", bytes(12), 1))
+PLAIN = encode_entry(Entry(b"a", bytes(12), 1))
 
 
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
-        (with_byte(PLAIN, 0, badger.VALUE_POINTER), "the value at offset 20 is in the value log"),
         (with_byte(PLAIN, 0, 0x08), "the entry at offset 20 expires, or is of unknown kind"),
         (with_byte(PLAIN, 1, 1), "the entry at offset 20 expires, or is of unknown kind"),
         (with_byte(PLAIN, 4, 1), "the entry at offset 20 expires, or is of unknown kind"),
-        (badger.encode_entry(Entry(b"", b"1", 1)), "the entry at offset 20 has no key"),
+        (encode_entry(Entry(b"", b"1", 1)), "the entry at offset 20 has no key"),
     ],
 )
 def test_what_is_not_understood_is_an_error_with_its_place(store, entry, problem):
@@ -299,15 +301,118 @@ def test_what_is_not_understood_is_an_error_with_its_place(store, entry, problem
 
 
 def test_what_is_not_understood_does_not_matter_where_it_was_not_committed():
-    pointer = badger.encode_entry(Entry(b"a", bytes(12), 1), badger.VALUE_POINTER | 0x40)
+    pointer = encode_entry(Entry(b"a", bytes(12), 1), badger.VALUE_POINTER | 0x40)
     assert list(badger.parse_log(HEADER + pointer)) == []
-    end = badger.encode_entry(Entry(b"!badger!txn", b"1", 1), badger.TRANSACTION_END)
-    with pytest.raises(BadgerError, match="value log"):
+    end = encode_entry(Entry(b"!badger!txn", b"1", 1), badger.TRANSACTION_END)
+    with pytest.raises(BadgerError, match="log: the value at offset 20 is in the value log"):
         list(badger.parse_log(HEADER + pointer + end))
 
 
+def put_value(store, entry, number=1, meta=0):
+    """Put an entry into a file of the value log; the entry of the log that points there."""
+    path = store / f"{number:06}.vlog"
+    if not path.exists():
+        path.write_bytes(HEADER)
+    data = encode_entry(entry)
+    offset = path.stat().st_size
+    with path.open("ab") as file:
+        file.write(data)
+    pointer = b"".join(each.to_bytes(4, "little") for each in (number, len(data), offset))
+    return encode_entry(entry._replace(value=pointer), badger.VALUE_POINTER | meta)
+
+
+LARGE = Entry(b"large", b"x" * 2**20, 1)
+
+
+def test_a_large_value_comes_from_the_value_log(store):
+    store.mkdir()
+    put_value(store, Entry(b"other", b"y", 1))
+    pointer = put_value(store, LARGE, meta=badger.TRANSACTION)
+    end = encode_entry(Entry(b"!badger!txn", b"1", 1), badger.TRANSACTION_END)
+    (store / "00001.mem").write_bytes(HEADER + pointer + end)
+    (found,) = badger.read_log(store / "00001.mem")
+    assert found.entries == (LARGE,)
+    assert snapshot(store) == {LARGE.key: LARGE.value}
+
+
+def test_a_large_value_that_was_moved_is_found_where_it_is(store):
+    store.mkdir()
+    gone, moved = put_value(store, LARGE, 1), put_value(store, LARGE, 2)
+    (store / "000001.vlog").unlink()
+    (store / "00001.mem").write_bytes(HEADER + gone)
+    (store / "00002.mem").write_bytes(HEADER + encode_entry(Entry(b"b", b"2", 2)) + moved)
+    assert [each.entries for _, each in badger.read_logs(store)] == [
+        (LARGE,),
+        (Entry(b"b", b"2", 2),),
+        (LARGE,),
+    ]
+
+
+@pytest.mark.parametrize(
+    "newer", [Entry(b"large", b"2", 2), Entry(b"large", b"", 2, deleted=True)]
+)
+def test_a_large_value_that_is_gone_has_been_overwritten(store, newer):
+    store.mkdir()
+    gone = put_value(store, LARGE, 1)
+    os.truncate(store / "000001.vlog", 0)
+    (store / "00001.mem").write_bytes(HEADER + gone + encode_entry(newer))
+    assert [each.entries for each in badger.read_log(store / "00001.mem")] == [(newer,), (newer,)]
+
+
+def test_a_large_value_that_is_gone_with_its_log(store):
+    store.mkdir()
+    path = store / "00001.mem"
+    path.write_bytes(HEADER + encode_entry(Entry(b"a", b"1", 1)) + put_value(store, LARGE))
+    reader = badger.read_log(path)
+    next(reader)
+    (store / "000001.vlog").unlink()
+    path.unlink()
+    with pytest.raises(GoneError, match=r"00001\.mem: is gone"):
+        next(reader)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda path: path.unlink(), "is gone"),
+        (lambda path: os.truncate(path, 2**20), "ends before the value at offset 20 does"),
+        (lambda path: flip(path, 0), "encrypted, by the key id at offset 0"),
+        (lambda path: flip(path, 20), "the value at offset 20 is damaged"),
+        (lambda path: flip(path, 27), "the value at offset 20 is damaged"),
+        (lambda path: flip(path, -1), "the value at offset 20 is damaged"),
+        (
+            lambda path: path.write_bytes(HEADER + encode_entry(LARGE._replace(version=2))),
+            "the value at offset 20 is damaged",
+        ),
+    ],
+)
+def test_a_large_value_that_is_damaged_is_an_error_with_its_place(store, spoil, problem):
+    store.mkdir()
+    (store / "00001.mem").write_bytes(HEADER + put_value(store, LARGE))
+    spoil(store / "000001.vlog")
+    with pytest.raises(
+        BadgerError, match=rf"00001\.mem: at offset 20: .*000001\.vlog: {problem}$"
+    ):
+        list(badger.read_log(store / "00001.mem"))
+
+
+def test_a_value_log_that_cannot_be_read_is_an_error_with_its_place(store):
+    store.mkdir()
+    (store / "00001.mem").write_bytes(HEADER + put_value(store, LARGE))
+    (store / "000001.vlog").unlink()
+    (store / "000001.vlog").mkdir()
+    with pytest.raises(BadgerError, match=r"000001\.vlog: Is a directory"):
+        list(badger.read_log(store / "00001.mem"))
+
+
+def flip(path, position):
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
 def test_a_deletion_that_discards_older_versions_is_one():
-    entry = badger.encode_entry(Entry(b"a", b"", 2, deleted=True), badger.DISCARD_EARLIER)
+    entry = encode_entry(Entry(b"a", b"", 2, deleted=True), badger.DISCARD_EARLIER)
     (found,) = badger.parse_log(HEADER + entry)
     assert found.entries == (Entry(b"a", b"", 2, deleted=True),)
 
@@ -320,33 +425,32 @@ def test_an_encrypted_log_is_an_error():
 def test_a_log_that_cannot_be_read_is_an_error_with_its_name(tmp_path):
     (tmp_path / "00001.mem").mkdir()
     with pytest.raises(BadgerError, match=r"00001\.mem: Is a directory"):
-        badger.snapshot(tmp_path)
+        snapshot(tmp_path)
 
 
 def test_a_disk_that_fails_is_an_error_with_its_place(store, monkeypatch):
     write(store, {b"a": b"1"})
     monkeypatch.setattr(os, "pread", fail)
     with pytest.raises(BadgerError, match=r"00001\.mem: at offset 0: full"):
-        badger.snapshot(store)
+        snapshot(store)
 
 
 def test_the_newest_version_counts_wherever_it_stands(store):
     store.mkdir()
-    newer, older = (badger.encode_entry(Entry(b"a", b"%d" % n, n)) for n in (7, 6))
+    newer, older = (encode_entry(Entry(b"a", b"%d" % n, n)) for n in (7, 6))
     (store / "00001.mem").write_bytes(HEADER + newer + bytes(200_000))
     (store / "00002.mem").write_bytes(HEADER + older)
-    assert badger.snapshot(store) == {b"a": b"7"}
+    assert snapshot(store) == {b"a": b"7"}
 
 
-def test_a_store_with_tables_is_an_error(store):
-    write(store, {b"a": b"1"})
-    (store / "000001.sst").touch()
-    for read in (badger.snapshot, LogWriter):
-        with pytest.raises(BadgerError, match=r"000001\.sst: tables are not read yet"):
-            read(store)
-    # The writer that failed does not keep the lock.
-    (store / "000001.sst").unlink()
-    LogWriter(store).close()
+def test_writing_goes_on_behind_the_tables(store):
+    with StoreWriter(store) as rebuilt:
+        rebuilt.add(b"a", b"old", 6)
+        rebuilt.add(b"b", b"kept", 5)
+        rebuilt.add(b"c", b"dropped", 4)
+    with contextlib.closing(LogWriter(store)) as writer:
+        assert writer.write({b"a": b"new", b"c": None}) == 7
+    assert snapshot(store) == {b"a": b"new", b"b": b"kept"}
 
 
 @pytest.mark.parametrize(
@@ -362,10 +466,14 @@ def test_another_version_of_badger_is_an_error(store, header, good):
     write(store, {b"a": b"1"})
     (store / "MANIFEST").write_bytes(header)
     if good:
-        assert badger.snapshot(store) == {b"a": b"1"}
+        assert snapshot(store) == {b"a": b"1"}
         return
-    with pytest.raises(BadgerError, match="MANIFEST: at offset 0 is no version 8 of Badger's"):
-        badger.snapshot(store)
+    for read in (snapshot, LogWriter):
+        with pytest.raises(BadgerError, match="MANIFEST: at offset 0 is no version 8 of Badger's"):
+            read(store)
+    # The writer that failed does not keep the lock.
+    (store / "MANIFEST").unlink()
+    LogWriter(store).close()
 
 
 @pytest.mark.parametrize(
@@ -386,7 +494,7 @@ def test_what_badger_would_not_take_is_not_written(store, writer, changes, probl
     with pytest.raises(BadgerError, match=problem):
         writer.write({b"a": b"1"} | changes if changes else changes)
     writer.write({b"k" * 65_000: bytes(2**20 - 1)})
-    assert badger.snapshot(store) == {b"k" * 65_000: bytes(2**20 - 1)}
+    assert snapshot(store) == {b"k" * 65_000: bytes(2**20 - 1)}
 
 
 def test_only_one_writer(store, writer):
@@ -409,17 +517,17 @@ def test_only_one_process_writes(store):
         assert other.stdout.readline() == b"ready\n"
         with pytest.raises(BadgerError, match="another process has the store open"):
             LogWriter(store)
-        assert badger.snapshot(store) == {b"theirs": b"1"}
+        assert snapshot(store) == {b"theirs": b"1"}
         other.kill()
     write(store, {b"ours": b"2"})
-    assert badger.snapshot(store) == {b"theirs": b"1", b"ours": b"2"}
+    assert snapshot(store) == {b"theirs": b"1", b"ours": b"2"}
 
 
 def test_nothing_is_written_after_close(store, writer):
     writer.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         writer.write({b"a": b"1"})
-    assert badger.snapshot(store) == {}
+    assert snapshot(store) == {}
 
 
 def fail(*_):
@@ -443,7 +551,7 @@ def test_a_full_disk_leaves_the_log_as_it_was(store, writer, monkeypatch, call, 
             writer.write({b"b": b"3"})
     monkeypatch.undo()
     writer.write({b"d": b"4"})
-    assert badger.snapshot(store) == {b"a": b"1", b"d": b"4"}
+    assert snapshot(store) == {b"a": b"1", b"d": b"4"}
 
 
 @pytest.mark.parametrize("call", ["fdatasync", "pwrite", "open", "fsync"])
@@ -454,10 +562,10 @@ def test_a_disk_that_is_full_at_a_rotation_leaves_the_store_as_it_was(store, mon
         with pytest.raises(OSError, match="full"):
             writer.write({b"b": b"2"})
         monkeypatch.undo()
-        assert badger.snapshot(store) == {b"a": b"1" * 60}
+        assert snapshot(store) == {b"a": b"1" * 60}
         writer.write({b"c": b"3"})
     assert names(store) == ["00001.mem", "00002.mem"]
-    assert badger.snapshot(store) == {b"a": b"1" * 60, b"c": b"3"}
+    assert snapshot(store) == {b"a": b"1" * 60, b"c": b"3"}
 
 
 def test_a_log_that_was_being_made_in_a_crash_is_made_again(store):
@@ -465,21 +573,21 @@ def test_a_log_that_was_being_made_in_a_crash_is_made_again(store):
     (store / "00002.mem.new").write_bytes(bytes(5))
     write(store, {b"b": b"2"}, log_size=50)
     assert names(store) == ["00001.mem", "00002.mem"]
-    assert badger.snapshot(store) == {b"a": b"1", b"b": b"2"}
+    assert snapshot(store) == {b"a": b"1", b"b": b"2"}
 
 
 def test_without_sync_nothing_waits_for_the_disk(store, writer, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fdatasync", synced.append)
     writer.write({b"a": b"1"}, sync=False)
-    assert (badger.snapshot(store), synced) == ({b"a": b"1"}, [])
+    assert (snapshot(store), synced) == ({b"a": b"1"}, [])
     writer.sync()
     assert len(synced) == 1
 
 
 def test_the_module_needs_neither_ops_nor_the_charm():
     code = (
-        "import sys; import agent.badger; print({'ops', 'charm', 'pydantic'} & set(sys.modules))"
+        "import sys; import agent.rebuild; print({'ops', 'charm', 'pydantic'} & set(sys.modules))"
     )
     source = str(Path(badger.__file__).parents[1])
     done = subprocess.run(
