@@ -5,6 +5,10 @@ set -euo pipefail
 scripts/apt-install.sh bubblewrap \
     "the demo and tests/functional cannot run, they keep containers apart with it" command -v bwrap
 
+# The server that the mirror of the metadata is tested with; of this package nothing is started.
+scripts/apt-install.sh mariadb-server-core \
+    "tests/mysql and what else needs MySQL is skipped" test -x /usr/sbin/mariadbd
+
 # Clients to read and write files with, of use only where there is a real server.
 if command -v "${DITTOFS:-dfs}" >/dev/null; then
     scripts/apt-install.sh libnfs-utils "nothing is read or written over NFS" command -v nfs-cp

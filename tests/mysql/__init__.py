@@ -1,0 +1,1 @@
+"""The mirror's SQL against a real server."""
