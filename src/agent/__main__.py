@@ -1,0 +1,198 @@
+"""The agent's commands; see `python3 -m agent --help`.
+
+Every command reads one configuration file (`settings.py`). Exit codes: 0 done, 1 failed or
+different, 2 it could not be told or the call was wrong.
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from agent.badger import BadgerError
+from agent.control_plane import ControlPlaneError
+from agent.mirror import Mirror, store_directories
+from agent.mysql import AwayError, Database, DatabaseError
+from agent.recovery import RecoveryError, recover
+from agent.report import PORT, Report, Server, read_status
+from agent.settings import Settings, SettingsError, load
+from agent.verification import StoreReport, UncertainError, note_verified, verify
+
+logger = logging.getLogger("agent")
+
+_STOP_SECONDS = 0.9
+_RETRY_SECONDS = 2.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; return its exit code."""
+    asked = _parser().parse_args(arguments)
+    if asked.command == "status":
+        status = read_status(asked.config.parent)
+        _say(status)
+        return 0 if status else 2
+    try:
+        settings = load(asked.config, asked.root)
+    except SettingsError as error:
+        _say({"error": {"kind": "settings", "text": str(error)}})
+        return 2
+    logging.basicConfig(
+        level=settings.log_level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )
+    return {"mirror": _mirror, "recover": _recover, "verify": _verify, "inspect": _inspect}[
+        asked.command
+    ](settings, asked)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="agent", description=__doc__)
+    parser.add_argument(
+        "command",
+        choices=["mirror", "recover", "verify", "inspect", "status"],
+        help="mirror: keep MySQL up to date until SIGTERM; recover: rebuild the metadata volume; "
+        "verify: compare both sides; inspect: whose mirror MySQL holds; status: of the service",
+    )
+    parser.add_argument("--config", type=Path, required=True, help="the configuration file")
+    parser.add_argument("--root", type=Path, default=Path("/"), help="in front of the volumes")
+    parser.add_argument("--port", type=int, default=PORT, help="of /health and /metrics")
+    parser.add_argument("--from", dest="instance", help="recover: the mirror must be this one's")
+    parser.add_argument(
+        "--stay", action="store_true", help="recover: answer /health afterwards until SIGTERM"
+    )
+    return parser
+
+
+def _mirror(settings: Settings, asked: argparse.Namespace) -> int:
+    stop = _stopped_by_signals()
+    report = Report(settings.run, settings.max_lag)
+    server = _listen(report, asked.port)
+    Mirror(settings, report, stop).run()
+    if server:
+        server.close()
+    return 0
+
+
+def _recover(settings: Settings, asked: argparse.Namespace) -> int:
+    stop = _stopped_by_signals()
+    report = Report(settings.run, settings.max_lag)
+    server = _listen(report, asked.port)
+    result = _try_recovery(settings, report, asked, stop)
+    report.flush(now=True)
+    _say(result)
+    while asked.stay and not stop.wait(1.0):
+        report.flush()
+    if server:
+        server.close()
+    return 1 if "error" in result else 0
+
+
+def _try_recovery(
+    settings: Settings, report: Report, asked: argparse.Namespace, stop: threading.Event
+) -> dict[str, Any]:
+    """Recover; a database that is away is waited for where the command stays."""
+    while True:
+        report.state("recovering", message="connecting")
+        try:
+            with closing(Database(settings.server)) as database:
+                database.connect()
+                mirror = recover(settings, database, report, asked.instance)
+        except AwayError as error:
+            report.state("recovering", error.kind, str(error))
+            report.flush(now=True)
+            if not asked.stay or stop.wait(_RETRY_SECONDS):
+                report.state("failed", error.kind, str(error))
+                return _error(error.kind, error)
+        except DatabaseError as error:
+            report.state("failed", error.kind, str(error))
+            return _error(error.kind, error)
+        except (RecoveryError, ControlPlaneError, BadgerError, OSError) as error:
+            report.state("failed", "recovery", str(error))
+            return _error("recovery", error)
+        else:
+            report.state("recovered", message=f"recovered {mirror.instance}", progress=None)
+            return {"recovered": dataclasses.asdict(mirror)}
+
+
+def _verify(settings: Settings, _: argparse.Namespace) -> int:
+    reports: list[StoreReport] = []
+    try:
+        with closing(Database(settings.server)) as database:
+            database.connect()
+            for name, directory in sorted(store_directories(settings.stores).items()):
+                reports.append(verify(name, directory, database))
+    except DatabaseError as error:
+        return _uncertain(error.kind, error)
+    except (UncertainError, BadgerError) as error:
+        return _uncertain("uncertain", error)
+    note_verified(settings.run, reports)
+    equal = all(report.equal for report in reports)
+    _say({"equal": equal, "stores": [report.as_json() for report in reports], "error": None})
+    return 0 if equal else 1
+
+
+def _uncertain(kind: str, error: Exception) -> int:
+    _say({"equal": False, "stores": [], **_error(kind, error)})
+    return 2
+
+
+def _inspect(settings: Settings, _: argparse.Namespace) -> int:
+    result: dict[str, Any] = {"mirror": None, "stores": {}, "error": None}
+    try:
+        with closing(Database(settings.server)) as database:
+            database.connect()
+            mirror = database.inspect()
+            if mirror:
+                result["mirror"] = dataclasses.asdict(mirror)
+                result["stores"] = {
+                    name: {"complete": bool(row.copy and row.position)}
+                    for name, row in database.stores().items()
+                }
+    except DatabaseError as error:
+        result |= _error(error.kind, error)
+    _say(result)
+    return 1 if result["error"] else 0
+
+
+def _stopped_by_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set; the process is gone a moment later in any case."""
+    stop = threading.Event()
+
+    def end(*_: object) -> None:
+        stop.set()
+        # What the database is in the middle of is rolled back, and done again at the next start.
+        timer = threading.Timer(_STOP_SECONDS, os._exit, (0,))
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    return stop
+
+
+def _listen(report: Report, port: int) -> Server | None:
+    try:
+        return Server(report, port)
+    except OSError as error:
+        # Mirroring matters more than being watched.
+        logger.warning("port %s: %s; no health check and no metrics", port, error.strerror)
+        return None
+
+
+def _error(kind: str, error: Exception) -> dict[str, Any]:
+    return {"error": {"kind": kind, "text": str(error)}}
+
+
+def _say(result: object) -> None:
+    sys.stdout.write(json.dumps(result, sort_keys=True) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,307 @@
+"""The service: every store's changes reach MySQL, whole transactions only, in order.
+
+Two threads. The reader follows the logs of all stores and never waits for the database, because
+the server removes a log soon after it is full. The writer has the only connection that writes;
+it takes turns between the stores, so that a long scan of one does not hold up the others.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from agent.badger import BadgerError
+from agent.control_plane import ControlPlane, ControlPlaneError
+from agent.journal import GapError
+from agent.mysql import (
+    AwayError,
+    Database,
+    DatabaseError,
+    ForeignError,
+    SupersededError,
+)
+from agent.report import Progress, Report
+from agent.scan import scan
+from agent.settings import Settings
+from agent.store_mirror import StoreMirror
+from agent.verification import last_verified
+
+logger = logging.getLogger("agent.mirror")
+
+_BUSY_WAIT = 0.01
+_IDLE_WAIT = 0.25
+_SLOWER = 1.3
+_LOOK_EVERY = 1.0
+_PING_EVERY = 5.0
+_AWAY_WAITS = (0.2, 0.5, 1.0, 2.0)
+_REFUSED_WAIT = 5.0
+_STORE_WAIT = 5.0
+_PURGE_ROWS = 5000
+
+
+class Mirror:
+    """Mirrors all stores of the metadata volume until `stop` is set."""
+
+    def __init__(self, settings: Settings, report: Report, stop: threading.Event):
+        self._settings = settings
+        self._report = report
+        self._stop = stop
+        self._wake = threading.Event()
+        self._stores: dict[str, StoreMirror] = {}
+        self._scans: dict[str, tuple[Iterator[None], Progress]] = {}
+        self._looked_at = self._pinged_at = 0.0
+        self._garbage = True
+        self._copied: float | None = None
+        self._verified_at = time.time()
+        identity = settings.identity
+        self._control_plane = ControlPlane(
+            settings.database, settings.key, identity.instance, settings.run
+        )
+
+    def run(self) -> None:
+        """Work until the stop; every error of the database is outlived."""
+        reader = threading.Thread(target=self._read, name="reader", daemon=True)
+        reader.start()
+        away = 0
+        while not self._stop.is_set():
+            try:
+                with closing(Database(self._settings.server)) as database:
+                    self._attach(database)
+                    away = 0
+                    self._serve(database)
+            except AwayError as error:
+                self._failed("away", error)
+                self._wait(_AWAY_WAITS[min(away, len(_AWAY_WAITS) - 1)])
+                away += 1
+            except SupersededError as error:
+                # Another agent has the mirror now: nothing may be written ever again.
+                self._failed("blocked", error)
+                while not self._stop.is_set():
+                    self._wait(_REFUSED_WAIT)
+            except DatabaseError as error:
+                self._failed("blocked", error)
+                self._wait(_REFUSED_WAIT)
+        reader.join()
+        for store in self._stores.values():
+            store.close()
+        self._control_plane.close()
+        self._report.state("stopped")
+        self._report.flush(now=True)
+
+    def _read(self) -> None:
+        """The reader's thread."""
+        wait = _IDLE_WAIT
+        while not self._stop.wait(wait):
+            busy = False
+            for store in list(self._stores.values()):
+                busy = store.read() or busy
+            if busy:
+                self._wake.set()
+            wait = _BUSY_WAIT if busy else min(wait * _SLOWER, _IDLE_WAIT)
+
+    def _wait(self, seconds: float) -> None:
+        """Wait, but keep the report fresh."""
+        end = time.monotonic() + seconds
+        while not self._stop.is_set() and (left := end - time.monotonic()) > 0:
+            self._tell()
+            self._stop.wait(min(left, 1.0))
+
+    def _failed(self, state: str, error: DatabaseError) -> None:
+        logger.warning("%s: %s", error.kind, error)
+        self._report.errors[error.kind] += 1
+        self._scans.clear()
+        foreign = None
+        if isinstance(error, ForeignError):
+            foreign = {
+                "instance": error.mirror.instance,
+                "application": error.mirror.application,
+                "model": error.mirror.model,
+                "updated": error.mirror.updated,
+            }
+        self._report.state(state, error.kind, str(error), mirror=foreign, progress=None)
+        self._tell()
+        self._report.flush(now=True)
+
+    def _attach(self, database: Database) -> None:
+        """Become the one writer, and go on behind what the database has."""
+        database.connect()
+        database.claim(self._settings.identity)
+        self._report.set(mysql={"version": database.version, "endpoint": database.endpoint})
+        rows = database.stores()
+        for store in self._stores.values():
+            store.attach(rows.get(store.name))
+        self._looked_at = 0.0
+        self._garbage = True
+
+    def _serve(self, database: Database) -> None:
+        while not self._stop.is_set():
+            self._wake.clear()
+            now = time.monotonic()
+            if now - self._looked_at >= _LOOK_EVERY:
+                self._looked_at = now
+                self._look(database)
+            busy = False
+            for store in list(self._stores.values()):
+                busy = self._step(store, database) or busy
+            if not busy and self._garbage:
+                busy = self._garbage = database.purge(_PURGE_ROWS)
+            self._summarize()
+            self._tell()
+            if not busy:
+                self._wake.wait(_IDLE_WAIT)
+
+    def _look(self, database: Database) -> None:
+        """What is not seen in the logs: stores that came and went, the control plane."""
+        if time.monotonic() - self._pinged_at >= _PING_EVERY:
+            self._pinged_at = time.monotonic()
+            database.ping()
+        self._forget_deleted(database)
+        present = set(store_directories(self._settings.stores))
+        missing = present - set(self._stores)
+        rows = database.stores() if missing or not self._stores else {}
+        for name in sorted(present | set(rows)):
+            if name not in self._stores:
+                store = StoreMirror(name, self._settings.stores / name, self._settings.run)
+                store.attach(rows.get(name))
+                self._stores[name] = store
+        for name, store in self._stores.items():
+            if name not in present:
+                store.state = "gone"
+                store.message = "its directory is gone; MySQL keeps it until it is deleted"
+        self._repair()
+        try:
+            if self._control_plane.changed() and self._control_plane.copy(database):
+                self._report.counters["control_plane_copies_total"] += 1
+                self._copied = time.time()
+        except ControlPlaneError as error:
+            self._report.errors["control-plane"] += 1
+            logger.warning("%s", error)
+
+    def _repair(self) -> None:
+        """Compare the stores in full in which `verify` found differences since the last look."""
+        verified = last_verified(self._settings.run)
+        self._report.set(verified=verified)
+        if verified and verified["at"] > self._verified_at:
+            self._verified_at = verified["at"]
+            for name in verified["different"]:
+                if store := self._stores.get(name):
+                    store.doubt("verify found differences")
+
+    def _forget_deleted(self, database: Database) -> None:
+        """Take out of MySQL what `delete-share` took off the volume."""
+        try:
+            notes = list(self._settings.deleted.iterdir())
+        except FileNotFoundError:
+            return
+        for note in notes:
+            store = self._stores.pop(note.name, None)
+            self._scans.pop(note.name, None)
+            if store:
+                store.close()
+            if database.forget(note.name):
+                logger.info("the deleted store %s left MySQL", note.name)
+                self._garbage = True
+            note.unlink(missing_ok=True)
+
+    def _step(self, store: StoreMirror, database: Database) -> bool:
+        """A bounded piece of work for a store; return whether there was some."""
+        if store.state == "gone" or time.monotonic() < store.retry_at:
+            return False
+        try:
+            if store.name in self._scans:
+                self._scan_on(store)
+                return True
+            if store.state == "mirroring" and (batch := store.write(database)):
+                counters = self._report.counters
+                counters["rows_total"] += len(batch.changes)
+                counters["transactions_total"] += batch.transactions
+                counters["batches_total"] += 1
+                return True
+            if store.gap and (store.state != "mirroring" or not store.backlog.transactions):
+                self._scan_begin(store, database)
+                return True
+        except (GapError, BadgerError, OSError) as error:
+            self._store_failed(store, error)
+        except DatabaseError as error:
+            if error.kind != "key":
+                raise
+            self._store_failed(store, error)
+        return False
+
+    def _scan_begin(self, store: StoreMirror, database: Database) -> None:
+        logger.info("store %s: comparing in full: %s", store.name, store.gap)
+        progress = Progress(f"scan {store.name}")
+        store.state, store.message = "scanning", store.gap
+        self._scans[store.name] = (scan(store, database, progress), progress)
+        self._report.counters["scans_total"] += 1
+
+    def _scan_on(self, store: StoreMirror) -> None:
+        running, progress = self._scans[store.name]
+        try:
+            next(running)
+        except StopIteration:
+            del self._scans[store.name]
+            self._garbage = True
+            store.rows = progress.rows
+            logger.info("store %s: equal", store.name)
+
+    def _store_failed(self, store: StoreMirror, error: Exception) -> None:
+        self._scans.pop(store.name, None)
+        self._report.errors["gap" if isinstance(error, GapError) else "store"] += 1
+        store.state, store.message = "error", str(error)
+        store.doubt(str(error))
+        store.retry_at = time.monotonic() + _STORE_WAIT
+        logger.warning("store %s: %s", store.name, error)
+
+    def _summarize(self) -> None:
+        states = {store.state for store in self._stores.values()}
+        failed = [each for each in self._stores.values() if each.state == "error"]
+        if failed:
+            self._report.state("blocked", "store", f"store {failed[0].name}: {failed[0].message}")
+        elif "scanning" in states:
+            self._report.state("scanning")
+        else:
+            self._report.state("mirroring")
+
+    def _tell(self) -> None:
+        """Bring the report up to date."""
+        stores = list(self._stores.values())
+        counted = [each for each in stores if each.state != "gone"]
+        running = [progress for _, progress in self._scans.values()]
+        self._report.set(
+            lag=round(max((each.lag for each in counted), default=0.0), 3),
+            behind_bytes=sum(each.backlog.size for each in stores),
+            behind_transactions=sum(each.backlog.transactions for each in stores),
+            progress=running[0].as_json() if running else None,
+            stores=[
+                {
+                    "name": each.name,
+                    "state": each.state,
+                    "rows": each.rows,
+                    "lag": round(each.lag, 3),
+                    "message": each.message,
+                }
+                for each in stores
+            ],
+            control_plane={"copied": self._copied},
+        )
+        self._report.flush()
+
+
+def store_directories(stores: Path) -> dict[str, Path]:
+    """The stores on a volume: directories in which Badger has begun to write."""
+    try:
+        entries = list(stores.iterdir())
+    except FileNotFoundError:
+        return {}
+    return {each.name: each for each in entries if each.is_dir() and _has_store(each)}
+
+
+def _has_store(directory: Path) -> bool:
+    try:
+        names = {each.name for each in directory.iterdir()}
+    except FileNotFoundError:
+        return False
+    return "MANIFEST" in names or any(name.endswith(".mem") for name in names)

@@ -1,0 +1,121 @@
+"""Make the database equal to a store while the server writes it.
+
+The logs are followed from their first byte first, then the tables are read. So whatever is
+flushed, compacted or removed meanwhile was either in the tables already or is among the changes
+that were followed, and replaying a change is harmless.
+
+A store that is in the database already is compared, and what differs is written in one transaction
+with the position: the database goes from one state of the store to a later one. Where too much
+differs, and the first time, the store is copied beside what is there, and the copy takes its place
+in one short transaction.
+"""
+
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+
+from agent.comparison import Difference, differences, live
+from agent.journal import Batch, Changes, GapError
+from agent.mysql import Database
+from agent.report import Progress
+from agent.store_mirror import StoreMirror
+from agent.tables import merge
+
+_MEND_BYTES = 32 * 2**20
+_LOAD_ROWS = 4000
+_LOAD_BYTES = 2 * 2**20
+_EVERYTHING = 2**62
+_COUNTED_ROWS = 500_000
+
+
+def scan(store: StoreMirror, database: Database, progress: Progress) -> Iterator[None]:
+    """Do it step by step, yielding between the steps; the store is mirrored afterwards.
+
+    Raises:
+        GapError: the logs went faster than they were followed: begin again.
+        BadgerError: the store is not what this program understands.
+        DatabaseError: the database failed; it is as it was.
+    """
+    known = store.row is not None and store.row.copy and store.row.position
+    store.begin()
+    if not (known and (yield from _mend(store, database, progress))):
+        progress.rows = progress.bytes = 0
+        store.begin()
+        yield from _copy(store, database, progress)
+    if store.row and progress.rows < _COUNTED_ROWS:
+        # What is only in the logs is not among the rows that went by.
+        progress.rows, _ = database.summary(store.row.copy)
+
+
+def _mend(
+    store: StoreMirror, database: Database, progress: Progress
+) -> Generator[None, None, bool]:
+    """Return whether it was possible."""
+    row = store.row
+    assert row is not None  # noqa: S101  # for the type checker
+    yield from store.read_all()
+    overlay = _take_all(store)
+    changes: Changes = {}
+    size = 0
+    rows = database.rows(row.copy)
+    for found in differences(live(store.directory, overlay.changes if overlay else {}), rows):
+        if isinstance(found, Difference):
+            changes[found.key] = found.store or (0, None)
+            size += found.size
+            if size > _MEND_BYTES:
+                return False
+        else:
+            progress.rows = found
+            yield
+    yield from store.read_all()
+    newer = _take_all(store)
+    if newer:
+        changes.update(newer.changes)
+    last = newer or overlay
+    position = (last.position if last else store.settle()).to_text()
+    database.apply(row, changes, position)
+    store.finish(replace(row, position=position))
+    return True
+
+
+def _copy(store: StoreMirror, database: Database, progress: Progress) -> Iterator[None]:
+    copy = database.begin_copy(store.name)
+    chunk: list[tuple[bytes, int, bytes]] = []
+    last: Batch | None = None
+    size = 0
+    for entry in merge(store.directory):
+        if not entry.deleted:
+            chunk.append((entry.key, entry.version, entry.value))
+            size += len(entry.key) + len(entry.value)
+        if len(chunk) >= _LOAD_ROWS or size >= _LOAD_BYTES:
+            database.load(copy, chunk)
+            progress.rows += len(chunk)
+            progress.bytes += size
+            chunk, size = [], 0
+            last = _follow(store, database, copy) or last
+            if store.gap:
+                raise GapError(store.gap)
+            yield
+    if chunk:
+        database.load(copy, chunk)
+        progress.rows += len(chunk)
+    yield from store.read_all()
+    while batch := _follow(store, database, copy):
+        last = batch
+        yield
+    position = last.position if last else store.settle()
+    store.finish(database.finish_copy(store.name, copy, position.to_text()))
+
+
+def _follow(store: StoreMirror, database: Database, copy: int) -> Batch | None:
+    """Write some of what was followed meanwhile into the copy; None where there is nothing."""
+    batch = store.backlog.take()
+    if batch:
+        database.follow(copy, batch.changes)
+        store.backlog.drop()
+    return batch
+
+
+def _take_all(store: StoreMirror) -> Batch | None:
+    batch = store.backlog.take(_EVERYTHING)
+    store.backlog.drop()
+    return batch

@@ -1,0 +1,271 @@
+"""The mirror, as a process of its own on a real database: what an operator would notice."""
+
+import os
+import shutil
+import signal
+import time
+
+import pytest
+
+from agent.badger import HEADER_SIZE
+from agent.journal import Position
+from agent.log_writer import encode_transaction
+from tests.agent.rig import Agent, wait_until
+from tests.soak.writer import Record
+from tests.stores import content, flush, write
+
+
+def test_a_store_is_copied_and_followed(agent, store):
+    write(store, {b"a": b"1", b"b": b"1"}, {b"a": b"2"})
+    agent.start()
+    agent.equal()
+    assert agent.mirrored() == {b"a": b"2", b"b": b"1"}
+    write(store, {b"b": None, b"\xff\x00": b"\x00" * 300_000, b"empty": b""})
+    wait_until(lambda: agent.mirrored() == content(store))
+    agent.equal()
+    assert agent.health() == 200
+    status = agent.status
+    assert status["stores"][0]["name"] == "export"
+    assert status["lag"] < 5
+    metrics = agent.metrics()
+    assert metrics["transactions_total"] >= 1
+    assert metrics["up"] == 1
+    wait_until(lambda: agent.metrics()["last_verify_equal"] == 1)
+    assert metrics["scans_total"] == 1
+
+
+def test_it_ends_within_a_second_and_goes_on_where_it_was(agent, store):
+    write(store, {b"a": b"1"})
+    agent.start()
+    agent.equal()
+    begin = time.monotonic()
+    assert agent.stop() == 0
+    assert time.monotonic() - begin < 1.2
+    assert agent.status["state"] == "stopped"
+    write(store, {b"a": b"2"})
+    agent.start()
+    agent.wait()
+    wait_until(lambda: agent.mirrored() == {b"a": b"2"})
+    assert agent.metrics()["scans_total"] == 0
+
+
+def test_under_load_mysql_is_a_state_the_store_had_at_every_moment(agent, writer, tmp_path):
+    record = Record(tmp_path / "record")
+    process = writer(rate=400)
+    agent.start()
+    agent.wait()
+    seen = set()
+    with agent.connection() as database:
+        for number in range(17):
+            with database.snapshot("export") as (position, rows):
+                state = {key: value for key, _, value in rows}
+            found = Position.from_text(position)
+            assert found is not None
+            version = found.version
+            assert state == record.state(version), version
+            seen.add(version)
+            if number % 8 == 7:
+                agent.stop(signal.SIGKILL)
+                agent.start()
+            time.sleep(0.1)
+    assert len(seen) > 5
+    process.terminate()
+    process.wait()
+    agent.equal()
+
+
+def test_mysql_away_is_waited_for_without_a_gap(agent, database, store, writer):
+    process = writer(rate=300)
+    agent.start()
+    agent.wait()
+    scans = agent.metrics()["scans_total"]
+    database.kill()
+    agent.wait("away")
+    assert agent.health() == 503
+    time.sleep(2)
+    assert agent.status["behind-transactions"] > 100
+    database.start()
+    agent.wait("mirroring")
+    process.terminate()
+    process.wait()
+    agent.equal()
+    assert agent.metrics()["scans_total"] <= scans + 1
+    assert agent.mirrored() == content(store)
+
+
+def test_a_read_only_database_is_away_and_taken_up_again(agent, database, store):
+    write(store, {b"a": b"1"})
+    agent.start()
+    agent.equal()
+    database.set_global("read_only", 1)
+    try:
+        write(store, {b"a": b"2"})
+        agent.wait("away")
+        assert agent.status["message"]
+    finally:
+        database.set_global("read_only", 0)
+    agent.equal()
+    assert agent.mirrored() == {b"a": b"2"}
+
+
+def test_what_was_flushed_while_nobody_looked_is_found(agent, store):
+    write(store, {b"a": b"1", b"gone": b"1"}, {b"b": b"1"})
+    agent.start()
+    agent.equal()
+    agent.stop()
+    write(store, {b"gone": None}, {b"c": b"1"})
+    # Nothing is left of the key that was removed, not even its removal.
+    flush(store)
+    agent.start()
+    agent.equal()
+    assert agent.mirrored() == content(store) == {b"a": b"1", b"b": b"1", b"c": b"1"}
+
+
+def test_a_store_that_lost_its_tail_in_a_crash_of_the_node_is_right(agent, store):
+    write(store, {b"a": b"1"}, {b"lost": b"1"}, {b"a": b"2"})
+    agent.start()
+    agent.equal()
+    agent.stop()
+    log = store / "00001.mem"
+    first = encode_transaction({b"a": b"1"}, 1)
+    log.write_bytes(log.read_bytes()[: HEADER_SIZE + len(first)])
+    write(store, {b"other": b"1"}, {b"a": b"3"})
+    agent.start()
+    wait_until(lambda: agent.mirrored() == {b"a": b"3", b"other": b"1"})
+    agent.equal()
+
+
+def test_a_deleted_share_leaves_mysql_and_a_vanished_one_stays(agent, store):
+    write(store, {b"a": b"1"})
+    other = agent.stores / "other"
+    other.mkdir()
+    write(other, {b"b": b"1"})
+    agent.start()
+    agent.equal()
+    shutil.rmtree(store)
+    wait_until(
+        lambda: (
+            [each["name"] for each in agent.status["stores"] if each["state"] == "gone"]
+            == ["export"]
+        )
+    )
+    assert agent.mirrored("export") == {b"a": b"1"}
+    deleted = agent.metadata / "deleted-stores"
+    deleted.mkdir()
+    (deleted / "export").touch()
+    wait_until(lambda: [each["name"] for each in agent.status["stores"]] == ["other"])
+    assert not list(deleted.iterdir())
+    agent.equal()
+    # A share of the same name begins anew.
+    store.mkdir()
+    write(store, {b"new": b"1"})
+    wait_until(lambda: len(agent.status["stores"]) == 2)
+    agent.equal()
+    assert agent.mirrored("export") == {b"new": b"1"}
+
+
+def test_tables_that_somebody_emptied_are_found_and_mended(agent, database, store):
+    write(store, *[{b"k%d" % number: b"1"} for number in range(100)])
+    agent.start()
+    agent.equal()
+    database.execute("DELETE FROM dittofs_entries LIMIT 30", database=agent.name)
+    code, answer = agent.call("verify")
+    assert (code, answer["equal"]) == (1, False)
+    (found,) = answer["stores"]
+    assert found["differences"] == 30
+    assert len(found["first-differences"]) == 10
+    wait_until(lambda: len(agent.mirrored()) == 100)
+    agent.equal()
+
+
+def test_a_mirror_of_another_instance_is_not_touched(agent, database, store, tmp_path):
+    write(store, {b"a": b"1"})
+    agent.start()
+    agent.equal()
+    agent.stop()
+    other = Agent(
+        tmp_path / "other", database, name=agent.name, user=agent.user, password=agent.password,
+        instance="instance-2", application="another",
+    )  # fmt: skip
+    with other:
+        (other.stores / "export").mkdir()
+        write(other.stores / "export", {b"z": b"1"})
+        other.start()
+        status = other.wait("blocked")
+        assert status["kind"] == "foreign"
+        assert status["mirror"]["application"] == "dittofs"
+        time.sleep(0.5)
+        assert other.health() == 503
+    assert agent.mirrored() == {b"a": b"1"}
+
+
+def test_of_two_agents_the_older_writes_nothing_any_more(agent, database, store, tmp_path):
+    write(store, {b"a": b"1"})
+    agent.start()
+    agent.equal()
+    os.kill(agent.process.pid, signal.SIGSTOP)
+    newer = Agent(
+        tmp_path / "newer", database, name=agent.name, user=agent.user, password=agent.password,
+        generation=2,
+    )  # fmt: skip
+    with newer:
+        shutil.copytree(store, newer.stores / "export")
+        newer.start()
+        newer.equal()
+        write(store, {b"a": b"stale"})
+        os.kill(agent.process.pid, signal.SIGCONT)
+        status = agent.wait("blocked")
+        assert status["kind"] == "superseded"
+        write(newer.stores / "export", {b"a": b"2"})
+        wait_until(lambda: newer.mirrored() == {b"a": b"2"})
+        # Also when it is started again.
+        agent.stop()
+        agent.start()
+        assert agent.wait("blocked")["kind"] == "superseded"
+        assert newer.mirrored() == {b"a": b"2"}
+
+
+def test_a_wrong_password_and_missing_rights_are_named_and_taken_up_when_mended(
+    agent, database, store
+):
+    write(store, {b"a": b"1"})
+    database.create(agent.name, agent.user, "another one")
+    agent.start()
+    status = agent.wait("blocked")
+    assert status["kind"] == "password"
+    assert agent.password not in str(status) + agent.log
+    database.create(agent.name, agent.user, agent.password, rights="SELECT")
+    wait_until(lambda: agent.status["kind"] == "rights", 30)
+    assert "CREATE" in agent.status["message"]
+    database.create(agent.name, agent.user, agent.password)
+    agent.wait("mirroring", 30)
+    agent.equal()
+
+
+def test_a_store_that_is_damaged_is_said_and_the_others_go_on(agent, store):
+    write(store, {b"a": b"1"})
+    flush(store)
+    other = agent.stores / "other"
+    other.mkdir()
+    write(other, {b"b": b"1"})
+    (table,) = store.glob("*.sst")
+    whole = table.read_bytes()
+    table.write_bytes(whole[:5] + bytes([whole[5] ^ 1]) + whole[6:])
+    agent.start()
+    status = agent.wait("blocked")
+    assert status["kind"] == "store"
+    assert table.name in status["message"]
+    write(other, {b"b": b"2"})
+    wait_until(lambda: agent.mirrored("other") == {b"b": b"2"})
+    table.write_bytes(whole)
+    agent.equal(30)
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect", "mirror"])
+def test_a_configuration_that_is_no_use_is_said_without_its_values(agent, command):
+    agent.configure = lambda: agent.run / "config.json"
+    (agent.run / "config.json").write_text('{"mysql": {"password": "s3cret"}}')
+    code, answer = agent.call(command)
+    assert code == 2
+    assert answer["error"]["kind"] == "settings"
+    assert "s3cret" not in str(answer)
