@@ -1,22 +1,28 @@
 """The actions of the unit that serves. Each takes typed parameters and returns its results."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import ops
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+import credentials
 import report
 import serving
+import sidecar
 import volumes
 from api import Api, Share
 from errors import BlockedError, CharmError
 from options import share_key
+from serving import Containers
 from shares import Present
 from state import State
 from stores import CONTENT_DIRECTORY, METADATA_DIRECTORY
 from workload import Workload, pebble_errors
 
 Results = dict[str, str]
+_RECOVERY_WAIT = 600.0
+_DELETED = f"{volumes.PATHS['metadata']}/{volumes.DELETED}"
 
 
 class FormatParams(BaseModel):
@@ -45,20 +51,34 @@ class AdoptVolumesParams(BaseModel):
     confirm: str
 
 
+class RecoverMetadataParams(BaseModel):
+    """Parameters of `recover-metadata`; `source` is called `from`."""
+
+    source: str = Field(alias="from")
+    confirm: str
+    recovery_key: str = ""
+
+
+class VerifyMetadataParams(BaseModel):
+    """`verify-metadata` has no parameters."""
+
+
 class Actions:
     """The actions; every method raises `CharmError` with the text for the user."""
 
-    def __init__(self, container: ops.Container, model: ops.Model, state: State):
-        self._container = container
+    def __init__(self, containers: Containers, model: ops.Model, state: State):
+        self._containers = containers
+        self._container = containers.dittofs
         self._model = model
         self._state = state
-        self._workload = Workload(container)
+        self._workload = Workload(containers.dittofs)
 
     def status_detail(self, params: FormatParams, findings: list[CharmError]) -> Results:
         """Show everything; what cannot be reached is said in its place."""
         detail: dict[str, object] = {
             "reasons": [f"{error.status.name}: {error}" for error in findings],
             "volumes": report.volume_rows(self._container, self._state),
+            **report.mirror_detail(self._containers.agent, self._state),
         }
         try:
             with self._connect() as api:
@@ -97,8 +117,12 @@ class Actions:
         with pebble_errors():
             # The server has the store's files open until it ends.
             self._workload.stop()
+            # The mirror forgets what is noted here. The note may be read while the files still go,
+            # and the store be taken for a new one: so it is made again.
+            self._container.push(f"{_DELETED}/{key}", "", make_dirs=True)
             for place in places:
                 self._container.remove_path(place, recursive=True)
+            self._container.push(f"{_DELETED}/{key}", "", make_dirs=True)
         return {"deleted": params.name, "freed-bytes": str(found.used_bytes if found else 0)}
 
     def _forget_share(self, api: Api, name: str, key: str, places: list[str]) -> Share | None:
@@ -108,7 +132,7 @@ class Actions:
         store = next((each for each in present.metadata.values() if each.name == key), None)
         with pebble_errors():
             left = any(self._container.exists(place) for place in places)
-        if found is None and store is None and not left:
+        if found is None and store is None and not (left or self._mirrored(key)):
             raise BlockedError(f"there is no share {name}: see list-shares")
         if found and (store is None or found.metadata_store_id != store.id):
             raise BlockedError(f"{name} was not made by this charm: delete it with dfsctl")
@@ -117,6 +141,15 @@ class Actions:
         if store:
             api.delete_metadata_store(store.name)
         return found
+
+    def _mirrored(self, key: str) -> bool:
+        """Whether MySQL has the metadata of a share that is nowhere else any more."""
+        if self._state.mysql is None:
+            return False
+        import mirroring  # noqa: PLC0415  # most events have no use for it
+
+        said = mirroring.look(self._containers.agent)
+        return any(store.name == key for store in said.stores)
 
     def start_without(self, params: StartWithoutParams) -> Results:
         """Put what cannot be served aside and let the server start with empty shares."""
@@ -130,6 +163,8 @@ class Actions:
             raise BlockedError("no volume is missing: there is nothing to do without")
         if mismatch.lost != params.volume:
             raise BlockedError(f"it is the {mismatch.lost} volume that is not right: {mismatch}")
+        # It may be at work on the volume.
+        sidecar.stop(self._containers.agent)
         with pebble_errors():
             self._workload.stop()
             places = volumes.set_aside(self._container, pair, params.volume)
@@ -148,6 +183,42 @@ class Actions:
         with pebble_errors():
             volumes.adopt(self._container, pair, self._state)
         return {"adopted": mismatch.adopt}
+
+    def recover_metadata(
+        self, params: RecoverMetadataParams, log: Callable[[str], None]
+    ) -> Results:
+        """Bring the metadata of another instance from MySQL onto the empty metadata volume."""
+        from recovering import Recovery  # noqa: PLC0415  # most events have no use for it
+
+        if params.confirm != params.source:
+            raise BlockedError(f"to serve the metadata of another, say confirm={params.source}")
+        self._state.need_volumes()
+        recovery = Recovery(*self._containers, self._state, self._model)
+        with pebble_errors():
+            if recovery.holds_data(volumes.look(self._container)):
+                raise BlockedError(
+                    "the metadata volume is not empty: recover on an application whose is, or "
+                    "put it aside with start-without where it is not right"
+                )
+        mirror = recovery.inspect()
+        if mirror is None or mirror.instance != params.source:
+            raise BlockedError(f"mysql: the database holds the metadata of {mirror or 'nobody'}")
+        if params.recovery_key:
+            credentials.recovery_key(self._model, params.recovery_key)
+        with pebble_errors():
+            note = recovery.begin(mirror, params.recovery_key)
+            text = recovery.wait(note, log, _RECOVERY_WAIT)
+        return {"instance": mirror.instance, "recovery": text}
+
+    def verify_metadata(self, _: VerifyMetadataParams) -> Results:
+        """Compare MySQL with the stores, while the server serves."""
+        import verifying  # noqa: PLC0415  # most events have no use for it
+
+        self._state.need_volumes()
+        with pebble_errors():
+            marker = volumes.look(self._container).metadata.marker
+        settings = sidecar.settings(self._state, marker)
+        return verifying.verify(self._containers.agent, settings)
 
     def _connect(self):  # the context manager of serving.connect
         return serving.connect(self._model, self._state, self._state.need_credentials())

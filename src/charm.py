@@ -9,17 +9,22 @@ import ops
 from pydantic import BaseModel
 
 import serving
+import sidecar
 import state
 from actions import (
     Actions,
     AdoptVolumesParams,
     DeleteShareParams,
     FormatParams,
+    RecoverMetadataParams,
     StartWithoutParams,
+    VerifyMetadataParams,
 )
 from charms.dittofs.v0.filesystem_info import FilesystemProvider
-from errors import BlockedError, CharmError
-from relations import filesystem
+from errors import BlockedError, CharmError, DifferenceError
+from relations import filesystem, mysql
+from relations.mysql import MYSQL
+from serving import Containers
 from shares import PORTS
 from state import FILESYSTEM, PEERS, State
 from workload import API_PORT, CONTAINER, METRICS_PORT
@@ -35,7 +40,9 @@ class DittofsCharm(ops.CharmBase):
 
     def __init__(self, framework: ops.Framework):
         super().__init__(framework)
-        self._container = self.unit.get_container(CONTAINER)
+        self._containers = Containers(
+            self.unit.get_container(CONTAINER), self.unit.get_container(sidecar.CONTAINER)
+        )
         self._filesystem = FilesystemProvider(self, FILESYSTEM)
         self._findings: list[CharmError] = []
         self._active = ""
@@ -55,11 +62,17 @@ class DittofsCharm(ops.CharmBase):
             on[CONTAINER].pebble_ready,
             on[CONTAINER].pebble_check_failed,
             on[CONTAINER].pebble_check_recovered,
+            on[sidecar.CONTAINER].pebble_ready,
+            on[sidecar.CONTAINER].pebble_check_failed,
+            on[sidecar.CONTAINER].pebble_check_recovered,
             on[PEERS].relation_created,
             on[PEERS].relation_changed,
             on[FILESYSTEM].relation_created,
             on[FILESYSTEM].relation_joined,
             on[FILESYSTEM].relation_broken,
+            on[MYSQL].relation_created,
+            on[MYSQL].relation_changed,
+            on[MYSQL].relation_broken,
         ):
             observe(event, self._on_reconcile)
         for event in (
@@ -75,6 +88,8 @@ class DittofsCharm(ops.CharmBase):
         framework.observe(self.on.delete_share_action, self._on_delete_share)
         framework.observe(self.on.start_without_action, self._on_start_without)
         framework.observe(self.on.adopt_volumes_action, self._on_adopt_volumes)
+        framework.observe(self.on.recover_metadata_action, self._on_recover_metadata)
+        framework.observe(self.on.verify_metadata_action, self._on_verify_metadata)
         observe(on.collect_unit_status, self._on_collect_status)
 
     def _on_reconcile(self, _: ops.EventBase) -> None:
@@ -83,6 +98,7 @@ class DittofsCharm(ops.CharmBase):
     def _reconcile(self) -> State:
         """Bring everything to what Juju says now, and remember for the status what was found."""
         juju = State.from_charm(self)
+        mysql.request(self.model, juju.leader)
         self._evaluated = True
         self._active = ""
         if juju.serves:
@@ -96,26 +112,27 @@ class DittofsCharm(ops.CharmBase):
 
     def _serve(self, juju: State) -> State:
         """Bring the server up; return the state with the share that is offered now."""
-        outcome = serving.reconcile(self._container, juju, self.model)
+        outcome = serving.reconcile(self._containers, juju, self.model)
         self._findings += outcome.findings
         if outcome.version:
             self.unit.set_workload_version(outcome.version)
         if juju.options.protocols is not None:
-            self.unit.set_ports(
-                API_PORT, METRICS_PORT, *(PORTS[each] for each in juju.options.protocols)
-            )
+            ports = [PORTS[each] for each in juju.options.protocols]
+            ports += [sidecar.PORT] if outcome.mirroring else []
+            self.unit.set_ports(API_PORT, METRICS_PORT, *ports)
         if outcome.serving is not None and juju.options.shares is not None:
             nfs = "nfs" in (juju.options.protocols or ())
             first = outcome.serving[0] if nfs and outcome.serving else None
             state.offer(self.model, first)
             self._active = _describe(juju, outcome.serving)
+            self._active += "; metadata in MySQL" if outcome.mirrored else ""
             juju = juju.model_copy(update={"served_share": first})
         return juju
 
     def _on_teardown(self, _: ops.EventBase) -> None:
         juju = State.from_charm(self)
         if juju.serves:
-            for problem in serving.shut_down(self._container, juju, self.model):
+            for problem in serving.shut_down(self._containers, juju, self.model):
                 logger.warning("while stopping: %s", problem)
         self._stopped = self._evaluated = True
 
@@ -140,6 +157,16 @@ class DittofsCharm(ops.CharmBase):
     def _on_adopt_volumes(self, event: ops.ActionEvent) -> None:
         self._run(event, AdoptVolumesParams, Actions.adopt_volumes)
 
+    def _on_recover_metadata(self, event: ops.ActionEvent) -> None:
+        self._run(
+            event,
+            RecoverMetadataParams,
+            lambda actions, p: actions.recover_metadata(p, event.log),
+        )
+
+    def _on_verify_metadata(self, event: ops.ActionEvent) -> None:
+        self._run(event, VerifyMetadataParams, Actions.verify_metadata)
+
     def _run(
         self,
         event: ops.ActionEvent,
@@ -152,7 +179,10 @@ class DittofsCharm(ops.CharmBase):
         try:
             if not juju.serves:
                 raise BlockedError(f"only unit 0 serves: run it on {juju.application}/0")
-            event.set_results(call(Actions(self._container, self.model, juju), loaded))
+            event.set_results(call(Actions(self._containers, self.model, juju), loaded))
+        except DifferenceError as error:
+            event.set_results(error.results)
+            event.fail(str(error))
         except CharmError as error:
             event.fail(str(error))
         self._reconcile()

@@ -2,9 +2,12 @@
 
 The application owns one secret with the first admin password and the key that signs the server's
 tokens; its id is in the peer databag. The unit that serves owns another with the password that
-the server has now, which may have come from the option `admin-password`.
+the server has now, which may have come from the option `admin-password`. Once MySQL is related,
+the application owns a third, with the key of the users and settings that are kept there.
 """
 
+import base64
+import binascii
 import secrets
 from typing import TYPE_CHECKING
 
@@ -20,6 +23,8 @@ PEERS = "peers"
 OPTION = "admin-password"
 _PEER_KEY = "server-credentials"
 _APPLIED_LABEL = "admin-password-applied"
+_MIRROR_KEY = "mirror-key"
+_MIRROR_KEY_SIZE = 32
 _MINIMUM, _MAXIMUM = 8, 72  # what the server takes
 
 
@@ -118,6 +123,61 @@ def remember_password(model: ops.Model, password: SecretStr) -> None:
         applied.set_content(content)
         # The old revision may not outlive the password: nobody else tracks it.
         applied.get_content(refresh=True)
+
+
+def ensure_mirror_key(model: ops.Model) -> SecretStr | None:
+    """Return the key of the control plane in MySQL; the leader makes it where there is none.
+
+    None where nobody has made it yet, or Juju does not give it just now.
+    """
+    peers = model.get_relation(PEERS)
+    if peers is None:
+        return None
+    secret_id = peers.data[model.app].get(_MIRROR_KEY)
+    if secret_id:
+        try:
+            return SecretStr(model.get_secret(id=secret_id).get_content(refresh=True)["key"])
+        except ops.SecretNotFoundError:
+            # Juju lost it: the copy in MySQL is made anew with the next key.
+            pass
+        except ops.ModelError:
+            return None
+    if not model.unit.is_leader():
+        return None
+    key = base64.b64encode(secrets.token_bytes(_MIRROR_KEY_SIZE)).decode()
+    secret = model.app.add_secret(
+        {"key": key},
+        label=_MIRROR_KEY,
+        description="DittoFS: the key of the users and settings that are kept in MySQL. Keep a "
+        "copy where you find it when the model is lost: the action recover-metadata needs it",
+    )
+    peers.data[model.app][_MIRROR_KEY] = str(secret.id)
+    return SecretStr(key)
+
+
+def recovery_key(model: ops.Model, secret_id: str) -> SecretStr:
+    """Return the key in a secret that a user made of one that was kept.
+
+    Raises:
+        BlockedError: the secret cannot be read or has no fit key.
+    """
+    try:
+        key = model.get_secret(id=secret_id).get_content(refresh=True).get("key", "").strip()
+    except (ops.SecretNotFoundError, ops.ModelError):
+        raise BlockedError(
+            "recovery-key: the secret cannot be read; run: juju grant-secret <secret> "
+            f"{model.app.name}, then run the action again"
+        ) from None
+    try:
+        size = len(base64.b64decode(key, validate=True))
+    except binascii.Error:
+        size = 0
+    if size != _MIRROR_KEY_SIZE:
+        raise BlockedError(
+            "recovery-key: the secret needs the key `key`, with the value that the secret "
+            f"{_MIRROR_KEY} of the lost application had"
+        )
+    return SecretStr(key)
 
 
 def _applied(model: ops.Model) -> ops.Secret | None:

@@ -17,6 +17,14 @@ class BlockedError(CharmError):
     """A person has to act; the text names the remedy."""
 
 
+class DifferenceError(BlockedError):
+    """MySQL differs from the metadata volume; `results` says where, for the action."""
+
+    def __init__(self, text: str, results: dict[str, str]):
+        super().__init__(text)
+        self.results = results
+
+
 class WaitingError(CharmError):
     """It mends itself, or is tried again at the next event; the text says what is waited for."""
 

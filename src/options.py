@@ -143,6 +143,7 @@ class Options(BaseModel):
         | None
     ) = None
     memory: Annotated[int, BeforeValidator(_memory)] = 2048 * MIB
+    mirror_max_lag: Annotated[int, Field(ge=5, le=86400)] = 60
 
 
 class Loaded(NamedTuple):

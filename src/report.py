@@ -100,6 +100,48 @@ def volume_rows(container: ops.Container, state: State) -> list[Row]:
     return rows
 
 
+def mirror_detail(agent: ops.Container, state: State) -> Row:
+    """What the agent says of the metadata in MySQL; times as text, spans in seconds."""
+    if state.mysql is None:
+        return {"mirror": {"state": "no database is related"}}
+    import mirroring  # noqa: PLC0415  # most events have no use for it
+    from mirror_status import moment  # noqa: PLC0415  # the same
+
+    try:
+        said = mirroring.look(agent)
+    except CharmError as error:
+        return {"mirror": {"state": "unknown", "reason": str(error)}}
+    copied, verified = said.control_plane.copied, said.verified
+    return {
+        "mirror": {
+            "state": said.state,
+            "message": said.message or "none",
+            "since": moment(said.since),
+            "mysql": said.mysql.version or "unknown",
+            "endpoint": said.mysql.endpoint or "none",
+            "seconds-behind": said.lag,
+            "transactions-behind": said.behind_transactions,
+            "progress": str(said.progress or "none"),
+            "users-and-settings-copied": moment(copied) if copied else "never",
+            "verified": (
+                f"{moment(verified.at)}: {'equal' if verified.equal else 'different'}"
+                if verified
+                else "never"
+            ),
+        },
+        "mirrored": [
+            {
+                "share": store.share,
+                "state": store.state,
+                "rows": "unknown" if store.rows is None else store.rows,
+                "seconds-behind": store.lag,
+                "message": store.message or "none",
+            }
+            for store in said.stores
+        ],
+    }
+
+
 def as_json(detail: object) -> str:
     """For programs."""
     return json.dumps(detail, sort_keys=True, ensure_ascii=False)
@@ -121,6 +163,8 @@ def as_text(detail: Mapping[str, Any]) -> str:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Lines of a table; a column that ends in -bytes is shown in binary units."""
+    if not rows:
+        return []
     columns = list(rows[0])
     cells = [[column.removesuffix("-bytes") for column in columns]]
     cells += [[_cell(column, row[column]) for column in columns] for row in rows]

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import ops
 from pydantic import SecretStr
@@ -11,10 +12,11 @@ from pydantic import SecretStr
 import control_plane
 import credentials
 import shares
+import sidecar
 import volumes
 from api import Api, LoginError, UnreachableError
 from credentials import Credentials
-from errors import BlockedError, CharmError
+from errors import BlockedError, CharmError, WaitingError
 from state import State
 from workload import API_PORT, METRICS_PORT, Workload, pebble_errors
 
@@ -36,33 +38,52 @@ class Outcome:
         findings: what stands in the way, in the order it was found.
         serving: the shares served now, None where that is not known.
         version: the server's version, when it was started in this pass.
+        mirroring: whether the agent's service was brought up.
+        mirrored: whether the metadata is in MySQL, no older than the option allows.
     """
 
     findings: list[CharmError] = field(default_factory=list[CharmError])
     serving: tuple[str, ...] | None = None
     version: str | None = None
+    mirroring: bool = False
+    mirrored: bool = False
 
 
-def reconcile(container: ops.Container, state: State, model: ops.Model) -> Outcome:
-    """Bring volumes, server, stores, shares and protocols to what the state says; idempotent."""
+class Containers(NamedTuple):
+    """The two containers of the pod, each with both volumes."""
+
+    dittofs: ops.Container
+    agent: ops.Container
+
+
+def reconcile(containers: Containers, state: State, model: ops.Model) -> Outcome:
+    """Bring volumes, server, shares and the mirror to what the state says; idempotent."""
     outcome = Outcome()
     try:
         with pebble_errors():
             if not state.attached:
-                Workload(container).stop()
+                Workload(containers.dittofs).stop()
+                _end_mirror(containers.agent)
             state.need_volumes()
             made = state.need_credentials()
-            started, pair = _ensure_running(container, state, made)
-        with connect(model, state, made, _START_WAIT if started else _RESTART_WAIT) as api:
+            started, pair = _ensure_running(containers, state, model, made)
+    except CharmError as error:
+        outcome.findings.append(error)
+        return outcome
+    wait = _START_WAIT if started else _RESTART_WAIT
+    try:
+        with connect(model, state, made, wait) as api:
             if started:
                 outcome.version = api.version(METRICS_URL)
             known = _reconcile_shares(state, api, outcome)
         with pebble_errors():
-            volumes.record_shares(container, pair, known)
+            pair = volumes.record_shares(containers.dittofs, pair, known)
     except UnreachableError as error:
-        outcome.findings.append(_explanation(container) or error)
+        outcome.findings.append(_explanation(containers.dittofs) or error)
     except CharmError as error:
         outcome.findings.append(error)
+    # Also beside a server that does not answer: what it wrote is to be in MySQL.
+    _mirror(containers.agent, state, pair, outcome)
     return outcome
 
 
@@ -88,10 +109,10 @@ def connect(
         yield api
 
 
-def shut_down(container: ops.Container, state: State, model: ops.Model) -> list[CharmError]:
-    """Drain and stop the server, in bounded time; return what did not go well."""
+def shut_down(containers: Containers, state: State, model: ops.Model) -> list[CharmError]:
+    """Drain and stop the server, then the mirror, in bounded time; return what did not go well."""
     problems: list[CharmError] = []
-    workload = Workload(container)
+    workload = Workload(containers.dittofs)
     try:
         with pebble_errors():
             running = workload.running
@@ -105,6 +126,15 @@ def shut_down(container: ops.Container, state: State, model: ops.Model) -> list[
             workload.stop()
     except CharmError as error:
         problems.append(error)
+    try:
+        if state.mysql is None:
+            sidecar.stop(containers.agent)
+        else:
+            import mirroring  # noqa: PLC0415  # most units have no database
+
+            mirroring.finish(containers.agent)
+    except CharmError as error:
+        problems.append(error)
     return problems
 
 
@@ -115,15 +145,18 @@ def content_capacity(state: State) -> int:
 
 
 def _ensure_running(
-    container: ops.Container, state: State, made: Credentials
+    containers: Containers, state: State, model: ops.Model, made: Credentials
 ) -> tuple[bool, volumes.Pair]:
     """Return whether the server was (re)started, and the volumes it runs on."""
+    container = containers.dittofs
     workload = Workload(container)
-    pair = volumes.look(container)
     try:
+        pair = _lost_metadata(containers, state, model, volumes.look(container), made)
         volumes.check(pair, state)
-    except volumes.MismatchError:
+    except CharmError as error:
         workload.stop()
+        if isinstance(error, volumes.MismatchError):
+            _end_mirror(containers.agent)
         raise
     marker = pair.marker
     # Juju lost the passwords, or this is a later life of the application.
@@ -139,6 +172,35 @@ def _ensure_running(
         control_plane.forget_admin(container)
     pair = volumes.commit(container, pair, state, made.life)
     return workload.ensure(state.options, made), pair
+
+
+def _lost_metadata(
+    containers: Containers, state: State, model: ops.Model, pair: volumes.Pair, made: Credentials
+) -> volumes.Pair:
+    """The pair, its metadata volume brought back from MySQL where it was lost and is there."""
+    if pair.metadata.marker is not None and not pair.metadata.recovery:
+        return pair
+    from recovering import Recovery  # noqa: PLC0415  # most events have nothing to recover
+
+    return Recovery(*containers, state, model).bring_back(pair, made)
+
+
+def _mirror(agent: ops.Container, state: State, pair: volumes.Pair, outcome: Outcome) -> None:
+    """Bring the mirror to what the state says; what is wrong with it is only told."""
+    if state.mysql is None:
+        _end_mirror(agent)
+        return
+    import mirroring  # noqa: PLC0415  # most units have no database
+
+    found = mirroring.reconcile(agent, state, pair)
+    outcome.mirroring, outcome.mirrored = found.running, found.mirrored
+    outcome.findings += found.findings
+
+
+def _end_mirror(agent: ops.Container) -> None:
+    """End the mirror where it runs; a container that is away is of no interest."""
+    with suppress(WaitingError):
+        sidecar.stop(agent)
 
 
 def _explanation(container: ops.Container) -> CharmError | None:

@@ -9,6 +9,8 @@ import credentials
 import options
 from credentials import PEERS, Credentials
 from errors import BlockedError, WaitingError
+from relations import mysql
+from relations.mysql import Related
 
 FILESYSTEM = "filesystem"
 VOLUMES = ("metadata", "content")
@@ -33,6 +35,8 @@ class State(BaseModel):
         credentials: None as long as the leader has not made them.
         admin_password: what `admin` shall have; None where the option's secret is no use.
         served_share: the share that the serving unit offers over NFS, such as `/export`.
+        mysql: the provider of a database for the metadata; None where none is related.
+        mirror_key: the key of the control plane there; None as long as the leader has not made it.
         mistakes: one line for each thing that a person has to mend in the configuration.
         faulty: the options that are not usable; `options` has their defaults.
     """
@@ -52,6 +56,8 @@ class State(BaseModel):
     admin_password: SecretStr | None
     served_share: str | None
     filesystem_clients: tuple[FilesystemClient, ...]
+    mysql: Related | None
+    mirror_key: SecretStr | None
 
     @classmethod
     def from_charm(cls, charm: ops.CharmBase) -> "State":
@@ -65,6 +71,7 @@ class State(BaseModel):
                 password = credentials.wanted_password(charm.model, charm.config, made)
             except BlockedError as error:
                 mistakes.append(str(error))
+        related = mysql.read(charm.model)
         return cls(
             application=charm.app.name,
             unit_number=_number(charm.unit.name),
@@ -79,6 +86,8 @@ class State(BaseModel):
             admin_password=password,
             served_share=_served_share(charm.model),
             filesystem_clients=_filesystem_clients(charm.model),
+            mysql=related,
+            mirror_key=credentials.ensure_mirror_key(charm.model) if related else None,
         )
 
     @property
@@ -109,6 +118,16 @@ class State(BaseModel):
         if self.credentials is None:
             raise WaitingError("waiting for the leader to make the passwords")
         return self.credentials
+
+    def need_mirror_key(self) -> SecretStr:
+        """Return the key of the control plane in MySQL.
+
+        Raises:
+            WaitingError: there is none yet.
+        """
+        if self.mirror_key is None:
+            raise WaitingError("mysql: waiting for the leader to make the key of the mirror")
+        return self.mirror_key
 
 
 def offer(model: ops.Model, share: str | None) -> None:

@@ -25,11 +25,16 @@ from errors import BlockedError
 
 MARKER = ".dittofs-charm.json"
 PATHS: dict[str, str] = {"metadata": "/data/metadata", "content": "/data/content"}
+# While the metadata comes back from MySQL: what the charm is about, and where the agent works.
+RECOVERY, RECOVERING = ".dittofs-charm-recovery.json", ".recovering"
+DELETED = "deleted-stores"
 _PROBE = ".dittofs-charm-probe"
-# A fresh ext4 volume has it; the server's user may not even look into it.
+# A fresh ext4 volume has lost+found; the server's user may not even look into it.
 _NOT_DATA = frozenset({"lost+found", MARKER, _PROBE})
+_NOT_METADATA = frozenset({RECOVERY, RECOVERING, DELETED})
 _ASIDE = "aside-"
-_CONTROL_PLANE = frozenset({"controlplane.db", "controlplane.db-wal", "controlplane.db-shm"})
+CONTROL_PLANE = "controlplane.db"
+_CONTROL_PLANE = frozenset({CONTROL_PLANE, f"{CONTROL_PLANE}-wal", f"{CONTROL_PLANE}-shm"})
 
 VolumeName = Literal["metadata", "content"]
 
@@ -68,11 +73,15 @@ class Marker(BaseModel):
 
 @dataclass(frozen=True)
 class Volume:
-    """What was found on a volume: its marker, if it has one, and the names of all else."""
+    """What was found on a volume: its marker, if it has one, and the names of all else.
+
+    `recovery` has those of `RECOVERY` and `RECOVERING` that are there.
+    """
 
     name: VolumeName
     marker: Marker | None
     data: tuple[str, ...]
+    recovery: frozenset[str] = frozenset()
 
     @property
     def empty(self) -> bool:
@@ -184,13 +193,17 @@ def commit(container: ops.Container, pair: Pair, owner: Owner, life: str) -> Pai
     return Pair(replace(pair.metadata, marker=following), replace(pair.content, marker=following))
 
 
-def record_shares(container: ops.Container, pair: Pair, shares: Mapping[str, str]) -> None:
+def record_shares(container: ops.Container, pair: Pair, shares: Mapping[str, str]) -> Pair:
     """Note the shares and their backends on both volumes, where they are not noted yet."""
-    for volume in (pair.metadata, pair.content):
-        if volume.marker is not None and volume.marker.shares != dict(shares):
-            _write(
-                container, volume.name, volume.marker.model_copy(update={"shares": dict(shares)})
-            )
+    return Pair(
+        _record_shares(container, pair.metadata, shares),
+        _record_shares(container, pair.content, shares),
+    )
+
+
+def write_metadata_marker(container: ops.Container, marker: Marker) -> None:
+    """Mark a metadata volume that was recovered."""
+    _write(container, "metadata", marker)
 
 
 def adopt(container: ops.Container, pair: Pair, owner: Owner) -> None:
@@ -240,13 +253,23 @@ def check_writable(container: ops.Container) -> None:
             ) from None
 
 
+def _record_shares(container: ops.Container, volume: Volume, shares: Mapping[str, str]) -> Volume:
+    if volume.marker is None or volume.marker.shares == dict(shares):
+        return volume
+    marker = volume.marker.model_copy(update={"shares": dict(shares)})
+    _write(container, volume.name, marker)
+    return replace(volume, marker=marker)
+
+
 def _look(container: ops.Container, name: VolumeName) -> Volume:
     root = PATHS[name]
     names = {info.name for info in container.list_files(root)}
-    data = tuple(sorted(n for n in names - _NOT_DATA if not n.startswith(_ASIDE)))
+    passed_over = _NOT_DATA | _NOT_METADATA if name == "metadata" else _NOT_DATA
+    data = tuple(sorted(n for n in names - passed_over if not n.startswith(_ASIDE)))
+    recovery = frozenset(names & {RECOVERY, RECOVERING})
     text = files.read(container, f"{root}/{MARKER}") if MARKER in names else None
     if text is None:
-        return Volume(name, None, data)
+        return Volume(name, None, data, recovery)
     try:
         marker = Marker.model_validate_json(text)
     except ValidationError:
@@ -254,7 +277,7 @@ def _look(container: ops.Container, name: VolumeName) -> Volume:
             f"{MARKER} on the {name} volume is damaged or of a newer charm: refresh the charm, "
             "or bring the file back from a backup of the volume"
         ) from None
-    return Volume(name, marker, data)
+    return Volume(name, marker, data, recovery)
 
 
 def _lost(lost: Volume, other: Marker | None) -> MismatchError:

@@ -36,8 +36,11 @@ _TEMPLATES = Path(__file__).parent.parent / "templates"
 
 
 @contextlib.contextmanager
-def pebble_errors() -> Generator[None]:
+def pebble_errors(container: str = "the container") -> Generator[None]:
     """Translate what Pebble raises into this charm's errors.
+
+    Args:
+        container: what the errors are to call the container.
 
     Raises:
         WaitingError: Pebble is away or did not do it in time.
@@ -45,15 +48,15 @@ def pebble_errors() -> Generator[None]:
     try:
         yield
     except (pebble.ConnectionError, ConnectionError) as error:
-        raise WaitingError("waiting for the container") from error
+        raise WaitingError(f"waiting for {container}") from error
     except pebble.ChangeError as error:
         raise WaitingError(f"Pebble failed: {error.err.splitlines()[-1]}") from error
     except (pebble.APIError, pebble.PathError) as error:
-        raise WaitingError(f"the container refused: {error.message}") from error
+        raise WaitingError(f"{container} refused: {error.message}") from error
     except pebble.ExecError:
-        raise WaitingError("a command failed in the container") from None
+        raise WaitingError(f"a command failed in {container}") from None
     except (pebble.TimeoutError, TimeoutError) as error:
-        raise WaitingError("the container did not answer in time") from error
+        raise WaitingError(f"{container} did not answer in time") from error
 
 
 def memory_limit(memory: int) -> int:

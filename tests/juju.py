@@ -15,6 +15,7 @@ CHARM_ROOT = Path(__file__).parents[1]
 MODEL = testing.Model(name="files", uuid="4b9b8c1c-98f4-4d4a-8d3f-3f2a3b3ac001")
 VOLUMES = ("metadata", "content")
 SERVICE = "dittofs"
+AGENT = "agent"
 
 
 @functools.cache
@@ -40,13 +41,13 @@ class Unit:
 
     def containers(self, can_connect: bool) -> list[testing.Container]:
         """The containers of a new pod."""
-        return [testing.Container(name, can_connect=can_connect) for name in (SERVICE, "agent")]
+        return [testing.Container(name, can_connect=can_connect) for name in (SERVICE, AGENT)]
 
     def change(self, **fields: Any) -> None:
         """Change what Juju says."""
         self.state = dataclasses.replace(self.state, **fields)
 
-    def configure(self, **options: str) -> Any:
+    def configure(self, **options: str | int) -> Any:
         """Set options and deliver the event; return the status."""
         config = {name.replace("_", "-"): value for name, value in options.items()}
         self.change(config={**self.state.config, **config})
@@ -73,7 +74,8 @@ class Unit:
         return self.pebble_ready()
 
     def pebble_ready(self) -> Any:
-        """The server's container is ready; the charm needs no event of the agent's yet."""
+        """Both containers are ready."""
+        self.run("pebble_ready", self.state.get_container(AGENT))
         return self.run("pebble_ready", self.state.get_container(SERVICE))
 
     def remove(self) -> Any:

@@ -13,9 +13,10 @@ from ops import pebble, testing
 from ops._private import harness
 
 from tests import juju
-from tests.juju import SERVICE, VOLUMES
+from tests.juju import AGENT, SERVICE, VOLUMES
 from tests.standin.core import StandIn
 from tests.standin.transport import Border
+from tests.unit import agents
 
 CONFIG = "config"
 
@@ -29,25 +30,58 @@ class Unit(juju.Unit):
         for name in (*VOLUMES, CONFIG):
             (root / name).mkdir(parents=True, exist_ok=True)
         self.database = root / "metadata" / "controlplane.db"
+        self.agent = agents.Agent(root / AGENT, root / "metadata")
         super().__init__(unit_id)
 
     def containers(self, can_connect: bool) -> list[testing.Container]:
         """The containers of a new pod: with the volumes, without a plan."""
-        places = {name: f"/data/{name}" for name in VOLUMES} | {CONFIG: f"/{CONFIG}"}
-        mounts = {
+        volumes = {name: f"/data/{name}" for name in VOLUMES}
+        move = testing.Exec(["mv"], return_code=0)
+        return [
+            testing.Container(
+                SERVICE,
+                can_connect=can_connect,
+                mounts=self._mounts(volumes | {CONFIG: f"/{CONFIG}"}),
+                execs={move},
+            ),
+            testing.Container(
+                AGENT,
+                can_connect=can_connect,
+                mounts=self._mounts(volumes | {AGENT: f"/{agents.RUN}"}),
+                execs=self.agent.execs(),
+            ),
+        ]
+
+    def _mounts(self, places: Mapping[str, str]) -> dict[str, testing.Mount]:
+        return {
             name: testing.Mount(location=place, source=self.root / name)
             for name, place in places.items()
         }
-        move = testing.Exec(["mv"], return_code=0)
-        dittofs = testing.Container(SERVICE, can_connect=can_connect, mounts=mounts, execs={move})
-        return [dittofs, testing.Container("agent", can_connect=can_connect)]
 
     def new_pod(self, can_connect: bool = True) -> None:
         """The pod is lost and comes back: volumes stay, everything else is new."""
         for path in (self.root / CONFIG).iterdir():
             path.unlink()
+        self.agent.new_container()
         self.border.stop()
         self.change(containers=self.containers(can_connect))
+
+    def relate(self, databag: dict[str, str] | None = None, **fields: Any) -> Any:
+        """Relate MySQL, or change what it says; return the status."""
+        others = [each for each in self.state.relations if each.endpoint != "mysql"]
+        mysql = agents.relation(agents.MYSQL_K8S if databag is None else databag, **fields)
+        secrets = {each.id: each for each in self.state.secrets}
+        known = {each.id: each for each in (agents.USER, agents.TLS)}
+        self.change(relations=[*others, mysql], secrets=list((known | secrets).values()))
+        self.run("relation_created", mysql)
+        return self.run("relation_changed", self.state.get_relation(mysql.id), remote_unit=0)
+
+    def unrelate(self) -> Any:
+        """Remove the relation with MySQL; return the status."""
+        (mysql,) = self.state.get_relations("mysql")
+        self.run("relation_broken", mysql)
+        self.change(relations=[each for each in self.state.relations if each.endpoint != "mysql"])
+        return self.status
 
     @property
     def server(self) -> StandIn:
@@ -60,13 +94,31 @@ class Unit(juju.Unit):
         """What Pebble says of the service."""
         return self.state.get_container(SERVICE).service_statuses.get(SERVICE)
 
+    @property
+    def mirror(self) -> pebble.ServiceStatus | None:
+        """What Pebble says of the agent's service."""
+        return self.state.get_container(AGENT).service_statuses.get(AGENT)
+
     def marker(self, volume: str) -> dict[str, Any]:
         """The charm's marker on a volume."""
         return json.loads((self.root / volume / ".dittofs-charm.json").read_text())
 
     def _deliver(self, context: testing.Context[Any], event: Any) -> None:
         self.border.unit = self
-        super()._deliver(context, event)
+        # What the agent's commands print may have been changed meanwhile.
+        containers = [
+            dataclasses.replace(each, execs=self.agent.execs()) if each.name == AGENT else each
+            for each in self.state.containers
+        ]
+        self.change(containers=containers)
+        super()._deliver(context, _of_now(event, self.state))
+
+
+def _of_now(event: Any, state: testing.State) -> Any:
+    """An event with the container as it is in the state; ops.testing compares them."""
+    if event.container is None:
+        return event
+    return dataclasses.replace(event, container=state.get_container(event.container.name))
 
 
 class Server(Border):
@@ -115,9 +167,13 @@ def install(border: Server, patch: pytest.MonkeyPatch) -> None:
     border.install(patch)
     client = harness._TestingPebbleClient  # noqa: SLF001  # ops.testing's own Pebble
     replan, stop = client.replan_services, client.stop_services
+    restart = client.restart_services
 
     def replan_services(self: Any, *args: Any, **kwargs: Any) -> None:
         replan(self, *args, **kwargs)
+        if AGENT in self.get_plan().services:
+            assert border.unit is not None
+            border.unit.agent.start(self.get_plan().services[AGENT].command)
         if SERVICE in self.get_plan().services:
             if border.last_words:
                 border.crash()
@@ -127,9 +183,16 @@ def install(border: Server, patch: pytest.MonkeyPatch) -> None:
 
     def stop_services(self: Any, services: list[str], *args: Any, **kwargs: Any) -> None:
         stop(self, services, *args, **kwargs)
-        border.stop()
+        if SERVICE in services:
+            border.stop()
+
+    def restart_services(self: Any, services: list[str], *args: Any, **kwargs: Any) -> None:
+        restart(self, services, *args, **kwargs)
+        assert border.unit is not None
+        border.unit.agent.start(self.get_plan().services[AGENT].command)
 
     patch.setattr(client, "replan_services", replan_services)
+    patch.setattr(client, "restart_services", restart_services)
     patch.setattr(client, "stop_services", stop_services)
     now = border.now
     patch.setattr("time.monotonic", lambda: now[0])
@@ -168,9 +231,12 @@ def template(tmp_path_factory):
 def deployed(unit, template):
     """A unit that serves: the template's volumes and state, and a server of its own on them."""
     shutil.copytree(template.root, unit.root, dirs_exist_ok=True)
-    fresh = unit.state.get_container(SERVICE)
-    container = dataclasses.replace(template.state.get_container(SERVICE), mounts=fresh.mounts)
-    agent = template.state.get_container("agent")
+    container, agent = (
+        dataclasses.replace(
+            template.state.get_container(name), mounts=unit.state.get_container(name).mounts
+        )
+        for name in (SERVICE, AGENT)
+    )
     unit.state = dataclasses.replace(template.state, containers=[container, agent])
     unit.storages = template.storages
     unit.border.unit = unit

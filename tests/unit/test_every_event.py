@@ -1,7 +1,9 @@
 """Rules that hold for every event: nothing raises, nothing is written twice, any order will do."""
 
+import dataclasses
 import json
 import os
+import shutil
 from typing import Any
 
 import pytest
@@ -9,10 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ops import testing
 
+from tests.unit import agents
 from tests.unit.conftest import Server, Unit, install
-
-ACTIVE = testing.ActiveStatus("nfs, smb: /export")
-
 
 PLAIN = [
     "install",
@@ -31,11 +31,12 @@ def events(unit: Unit) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
     found: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {name: ((), {}) for name in PLAIN}
     found["pebble_ready dittofs"] = ((dittofs,), {})
     found["pebble_ready agent"] = ((agent,), {})
-    for check in dittofs.check_infos:
-        if check.name == "ready":
-            found["pebble_check_recovered"] = ((dittofs, check), {})
+    for container, wanted in ((dittofs, "ready"), (agent, "mirror")):
+        for check in container.check_infos:
+            if check.name == wanted:
+                found[f"pebble_check_recovered {wanted}"] = ((container, check), {})
     for relation in state.relations:
-        name = "" if relation.endpoint == "peers" else " client"
+        name = {"peers": "", "filesystem": " client", "mysql": " mysql"}[relation.endpoint]
         found[f"relation_created{name}"] = ((relation,), {})
         for event in ("joined", "changed", "departed"):
             found[f"relation_{event}{name}"] = ((relation,), {"remote_unit": 1})
@@ -50,7 +51,8 @@ NAMES = [
     *PLAIN,
     "pebble_ready dittofs",
     "pebble_ready agent",
-    "pebble_check_recovered",
+    "pebble_check_recovered ready",
+    "pebble_check_recovered mirror",
     "relation_created",
     "relation_changed",
     "storage_attached metadata",
@@ -60,6 +62,11 @@ NAMES = [
     "relation_changed client",
     "relation_departed client",
     "relation_broken client",
+    "relation_created mysql",
+    "relation_joined mysql",
+    "relation_changed mysql",
+    "relation_departed mysql",
+    "relation_broken mysql",
 ]
 
 
@@ -72,6 +79,16 @@ def deliver(unit: Unit, name: str) -> None:
 
 def client() -> testing.Relation:
     return testing.Relation("filesystem", remote_app_name="client", remote_units_data={1: {}})
+
+
+def related(unit: Unit, databag: dict[str, str] | None = None) -> None:
+    """Both endpoints are related; no event says so yet."""
+    mysql = agents.relation(agents.MYSQL_K8S if databag is None else databag)
+    unit.change(
+        relations=[*unit.state.relations, client(), mysql],
+        secrets=[*unit.state.secrets, agents.USER, agents.TLS],
+    )
+    unit.agent.hold(None)
 
 
 def before_storage(unit: Unit) -> None:
@@ -108,6 +125,36 @@ def volume_lost(unit: Unit) -> None:
     (unit.root / "content" / ".dittofs-charm.json").unlink()
 
 
+def metadata_lost(unit: Unit) -> None:
+    unit.border.stop()
+    shutil.rmtree(unit.root / "metadata")
+    (unit.root / "metadata").mkdir()
+    unit.agent.hold(agents.row(unit.marker("content")))
+
+
+def mysql_says_nothing(unit: Unit) -> None:
+    others = [each for each in unit.state.relations if each.endpoint != "mysql"]
+    unit.change(relations=[*others, agents.relation({})])
+
+
+def mysql_secret_gone(unit: Unit) -> None:
+    unit.change(secrets=[each for each in unit.state.secrets if each.id != agents.USER.id])
+
+
+def mirror_blocked(unit: Unit) -> None:
+    unit.agent.status = {"state": "blocked", "kind": "password", "message": "access denied"}
+
+
+def agent_away(unit: Unit) -> None:
+    agent = dataclasses.replace(unit.state.get_container("agent"), can_connect=False)
+    unit.change(containers=[unit.state.get_container("dittofs"), agent])
+
+
+def agent_unfit(unit: Unit) -> None:
+    unit.agent.bare()
+    unit.agent.unpack = (3, "3.8")
+
+
 def no_peers(unit: Unit) -> None:
     unit.change(relations=[each for each in unit.state.relations if each.endpoint != "peers"])
 
@@ -121,13 +168,19 @@ STAGES = [
     api_down,
     server_gone,
     volume_lost,
+    metadata_lost,
+    mysql_says_nothing,
+    mysql_secret_gone,
+    mirror_blocked,
+    agent_away,
+    agent_unfit,
 ]
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)
 @pytest.mark.parametrize("name", NAMES)
 def test_no_event_raises_at_any_stage_and_teardown_ends(deployed, stage, name):
-    deployed.change(relations=[*deployed.state.relations, client()])
+    related(deployed)
     stage(deployed)
     deliver(deployed, name)
     assert deployed.status.name in {"active", "waiting", "blocked"}
@@ -156,13 +209,16 @@ def written(unit: Unit) -> dict[str, int]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_second_time_writes_nothing_restarts_nothing_and_changes_nothing(deployed, name):
-    deployed.change(relations=[*deployed.state.relations, client()])
+    related(deployed)
+    deployed.run("update_status")
     deliver(deployed, name)
     deployed.server.calls.clear()
     files, starts, state = written(deployed), deployed.border.starts, deployed.state
+    mirrors = list(deployed.agent.commands)
     deliver(deployed, name)
     assert written(deployed) == files
     assert deployed.border.starts == starts
+    assert deployed.agent.commands == mirrors
     assert deployed.server.changes == []
     assert deployed.state.relations == state.relations
     assert deployed.state.secrets == state.secrets
@@ -190,6 +246,13 @@ def picture(unit: Unit) -> dict[str, Any]:
         "published": [
             relation.local_app_data for relation in unit.state.get_relations("filesystem")
         ],
+        "asked": [relation.local_app_data for relation in unit.state.get_relations("mysql")],
+        "mirror": {
+            key: value
+            for key, value in unit.agent.config.items()
+            if key in {"application", "mysql", "max_lag", "log_level"}
+        },
+        "mirroring": str(unit.mirror),
     }
 
 
@@ -224,7 +287,7 @@ def test_any_order_of_events_ends_in_the_same_place(order, tmp_path_factory):
         pictures = []
         for steps in ([], order):
             unit = Unit(border, tmp_path_factory.mktemp("unit"))
-            unit.change(relations=[*unit.state.relations, client()])
+            related(unit)
             for step in steps:
                 take(unit, step)
             unit.change(leader=True)
@@ -253,26 +316,36 @@ def take(unit: Unit, step: str) -> None:
 
 
 def secrets_of(unit: Unit) -> set[str]:
-    return {value for secret in unit.state.secrets for value in secret.latest_content.values()}
+    """Every value of a Juju secret that is one: not the provider's word on TLS."""
+    return {
+        value
+        for secret in unit.state.secrets
+        for key, value in secret.latest_content.items()
+        if key not in {"tls", "tls-ca"}
+    }
 
 
 def test_no_secret_is_anywhere_but_in_the_environment_of_the_service(deployed, caplog):
     given_by_user = testing.Secret({"password": "correct horse"}, id=f"secret:{'user':a<20}")
     deployed.change(secrets=[*deployed.state.secrets, given_by_user])
-    deployed.change(relations=[*deployed.state.relations, client()])
+    related(deployed)
+    deployed.agent.answers["verify"] = (0, '{"equal": true, "stores": [], "error": null}')
     deployed.configure(admin_password=str(given_by_user.id), shares="- {")
     deployed.configure(shares="- name: /export")
     results = [
         deployed.act("status-detail"),
         deployed.act("status-detail", format="json"),
         deployed.act("list-shares"),
+        deployed.act("verify-metadata"),
     ]
     deployed.new_pod()
-    deployed.run("pebble_ready", deployed.state.get_container("dittofs"))
+    deployed.pebble_ready()
     deployed.border.stop()
     deployed.run("update_status")
     secrets = secrets_of(deployed)
-    assert len(secrets) >= 3
+    assert len(secrets) >= 7
+    config = (deployed.root / "agent/config.json").read_text()
+    assert agents.USER.tracked_content["password"] in config
     shown = [
         json.dumps(results),
         "\n".join(deployed.logs),
@@ -285,6 +358,12 @@ def test_no_secret_is_anywhere_but_in_the_environment_of_the_service(deployed, c
         ),
     ]
     plan = deployed.state.get_container("dittofs").plan.to_dict()
+    shown.append(json.dumps(deployed.state.get_container("agent").plan.to_dict()))
+    shown += [
+        path.read_text()
+        for path in (deployed.root / "agent").iterdir()
+        if path.suffix in {".json", ".digest"} and path.name != "config.json"
+    ]
     environment = plan["services"]["dittofs"].pop("environment")  # pyright: ignore[reportTypedDictNotRequiredAccess]  # it is there
     shown.append(json.dumps(plan))
     for secret in secrets:
@@ -304,6 +383,7 @@ def test_no_secret_is_in_the_repr_of_the_state(deployed, monkeypatch):
         return made
 
     monkeypatch.setattr(state_module.State, "from_charm", classmethod(note))
+    related(deployed)
     deployed.run("update_status")
     assert seen
     for secret in secrets_of(deployed):

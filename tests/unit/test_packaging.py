@@ -15,6 +15,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import bundle
+
 ROOT = Path(__file__).parents[2]
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -145,7 +147,10 @@ def wanted(group: str) -> Iterator[Requirement]:
 @pytest.mark.parametrize(
     ("name", "requirements"),
     [
-        ("requirements.txt", [Requirement(text) for text in PYPROJECT["project"]["dependencies"]]),
+        (
+            "requirements.txt",
+            [*map(Requirement, PYPROJECT["project"]["dependencies"]), *wanted("agent")],
+        ),
         ("requirements-dev.txt", list(wanted("dev"))),
         ("requirements-charmlint.txt", list(wanted("charmlint"))),
         ("requirements-tools.txt", list(wanted("tools"))),
@@ -161,6 +166,17 @@ def test_every_package_is_pinned_with_hashes_as_the_project_allows_it(name, requ
 
 def test_the_tests_run_with_the_packages_of_the_charm():
     assert pinned("requirements.txt").items() <= pinned("requirements-dev.txt").items()
+
+
+def test_the_charm_brings_what_it_puts_into_the_agents_container():
+    names = {canonicalize_name(name) for name in bundle.PACKAGES}
+    assert names == {canonicalize_name(each.name) for each in wanted("agent")}
+    assert names <= set(pinned("requirements.txt"))
+
+
+@pytest.mark.parametrize("name", ["unpack.py", "serve.sh", "check-hang.sh", "config.yaml.j2"])
+def test_the_templates_that_the_code_reads_are_there(name):
+    assert (ROOT / "templates" / name).is_file()
 
 
 @pytest.fixture

@@ -1,0 +1,209 @@
+"""What the agent says of the mirror, typed, and what a person has to know of it."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from urllib.parse import unquote
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from errors import BlockedError, CharmError, WaitingError
+
+# The agent writes its status at least every 5 s.
+_SILENT = 60.0
+_SHOWN = 3
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class _Part(BaseModel):
+    """Fields that are not known are passed over: the agent may be newer or older."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", alias_generator=_dashed, populate_by_name=True
+    )
+
+
+class Holder(_Part):
+    """Whose metadata a database holds; `updated`: when it was written last, unix time."""
+
+    instance: str
+    application: str = "unknown"
+    model: str = "unknown"
+    updated: float | None = None
+
+    def __str__(self) -> str:
+        """For people."""
+        age = "" if self.updated is None else f", last written {_age(self.updated)} ago"
+        return f"instance {self.instance} ({self.application} in the model {self.model}{age})"
+
+
+class Progress(_Part):
+    """Of something long; `eta` in seconds."""
+
+    what: str = "work"
+    rows: int = 0
+    total: int | None = None
+    rate: float | None = None
+    eta: float | None = None
+
+    def __str__(self) -> str:
+        """For people."""
+        whole = f" of {self.total} ({100 * self.rows // self.total} %)" if self.total else ""
+        left = "" if self.eta is None else f", {_span(self.eta)} left"
+        return f"{self.what}, {self.rows}{whole} rows{left}"
+
+
+class Store(_Part):
+    """The metadata of one share; `name` as it stands in paths, `lag` in seconds."""
+
+    name: str
+    state: str = "unknown"
+    rows: int | None = None
+    lag: float = 0.0
+    message: str = ""
+
+    @property
+    def share(self) -> str:
+        """The name of its share."""
+        return "/" + unquote(self.name)
+
+
+class Mysql(_Part):
+    """Where the metadata is."""
+
+    version: str | None = None
+    endpoint: str | None = None
+
+
+class Copied(_Part):
+    """When the control plane was copied, unix time."""
+
+    copied: float | None = None
+
+
+class Verified(_Part):
+    """The last comparison of both sides."""
+
+    at: float
+    equal: bool
+
+
+class Report(_Part):
+    """The agent's status.json; times in unix time, `lag` in seconds."""
+
+    state: str = "starting"
+    kind: str = ""
+    message: str = ""
+    since: float = 0.0
+    updated: float = 0.0
+    lag: float = 0.0
+    behind_bytes: int = 0
+    behind_transactions: int = 0
+    mysql: Mysql = Mysql()
+    mirror: Holder | None = None
+    progress: Progress | None = None
+    stores: tuple[Store, ...] = ()
+    control_plane: Copied = Copied()
+    verified: Verified | None = None
+
+    @property
+    def silent(self) -> bool:
+        """Whether it is too old to be true."""
+        return time.time() - self.updated > _SILENT
+
+
+def parse(text: bytes | None) -> Report:
+    """Read status.json; what is not there or makes no sense is a start."""
+    try:
+        return Report.model_validate_json(text or b"{}")
+    except ValidationError:
+        return Report()
+
+
+def findings(report: Report, max_lag: int) -> Iterator[CharmError]:
+    """What is to be said of the mirror; nothing where all is well.
+
+    Args:
+        report: of an agent that mirrors, or tries to.
+        max_lag: how many seconds behind the server is no news.
+    """
+    if report.state != "starting" and report.silent:
+        yield WaitingError(f"mysql: the mirror has said nothing since {moment(report.updated)}")
+    else:
+        yield from _of_state(report, max_lag)
+    yield from _of_stores(report.stores)
+
+
+def foreign(holder: Holder | None) -> str:
+    """That a database belongs to somebody else, and to whom."""
+    whose = str(holder) if holder else "another instance"
+    return f"mysql: the database holds the metadata of {whose}, and is left untouched"
+
+
+def moment(at: float) -> str:
+    """A time, for people."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _of_state(report: Report, max_lag: int) -> Iterator[CharmError]:
+    reason = f": {report.message}" if report.message else ""
+    match report.state:
+        case "mirroring":
+            if report.lag > max_lag:
+                yield WaitingError(
+                    f"mysql: the metadata in MySQL is {_span(report.lag)} behind the server, more "
+                    f"than mirror-max-lag ({max_lag} s)"
+                )
+        case "scanning":
+            progress = f": {report.progress}" if report.progress else ""
+            yield WaitingError(f"mysql: the metadata is being copied to MySQL{progress}")
+        case "away":
+            yield WaitingError(
+                f"mysql: away since {moment(report.since)}; the server serves on, and what it "
+                f"writes is copied later{reason}"
+            )
+        case "blocked" if report.kind == "foreign":
+            yield BlockedError(
+                f"{foreign(report.mirror)}: relate a fresh database, or drop its tables dittofs_* "
+                "where nobody needs them, or remove the relation; the server serves on"
+            )
+        case "blocked" if report.kind == "store":
+            return  # said of the store
+        case "blocked":
+            yield BlockedError(f"mysql: the mirror cannot go on{reason}")
+        case _:
+            yield WaitingError(f"mysql: the mirror is {report.state}{reason}")
+
+
+def _of_stores(stores: tuple[Store, ...]) -> Iterator[CharmError]:
+    gone = [store.share for store in stores if store.state == "gone"]
+    if gone:
+        more = f" and {len(gone) - _SHOWN} more" if len(gone) > _SHOWN else ""
+        yield BlockedError(
+            f"mysql: the metadata of {', '.join(gone[:_SHOWN])}{more} is no longer on the volume "
+            "and is kept in MySQL: bring the volume back, or run delete-share to let it go"
+        )
+    for store in stores:
+        if store.state == "error":
+            yield WaitingError(
+                f"mysql: {store.share} is not mirrored, which is tried again: {store.message}"
+            )
+
+
+def _age(at: float) -> str:
+    return _span(max(time.time() - at, 0))
+
+
+def _span(seconds: float) -> str:
+    """A span of time in its largest unit that is full."""
+    if seconds < 2 * _MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * _HOUR:
+        return f"{seconds // _MINUTE:.0f} min"
+    if seconds < 2 * _DAY:
+        return f"{seconds // _HOUR:.0f} hours"
+    return f"{seconds // _DAY:.0f} days"

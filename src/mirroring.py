@@ -1,0 +1,101 @@
+"""The mirror of the metadata in MySQL, beside a server that serves: nothing here stops it."""
+
+import time
+from dataclasses import dataclass, field
+
+import ops
+
+import mirror_status
+import sidecar
+from errors import CharmError
+from mirror_status import Report
+from sidecar import Agent, agent_errors
+from state import State
+from volumes import Pair
+
+# The agent looks at a store of some thousand files in this time: a status worth showing.
+_START_WAIT = 10.0
+_LAST_WAIT = 6.0
+_POLL = 0.2
+_BUSY = frozenset({"starting", "scanning", "recovering"})
+
+
+@dataclass
+class Outcome:
+    """What a pass found.
+
+    Attributes:
+        findings: what is to be said of the mirror.
+        running: whether the agent has a service, and so the port of its metrics is open.
+        mirrored: whether the metadata is in MySQL, no older than the option allows.
+    """
+
+    findings: list[CharmError] = field(default_factory=list[CharmError])
+    running: bool = False
+    mirrored: bool = False
+
+
+def reconcile(container: ops.Container, state: State, pair: Pair) -> Outcome:
+    """Run the mirror of a pair that is served."""
+    outcome = Outcome()
+    agent = Agent(container)
+    try:
+        with agent_errors():
+            started = agent.ensure(sidecar.settings(state, pair.marker), ["mirror"])
+            outcome.running = True
+            report = settle(agent) if started else read(agent)
+    except CharmError as error:
+        outcome.findings.append(error)
+        return outcome
+    outcome.findings += mirror_status.findings(report, state.options.mirror_max_lag)
+    outcome.mirrored = report.state == "mirroring" and not outcome.findings
+    return outcome
+
+
+def finish(container: ops.Container) -> None:
+    """End the agent for good, after the server: it gets a moment for what was written last.
+
+    Raises:
+        WaitingError: Pebble is away or did not do it in time.
+    """
+    stopped = time.time()
+    end = time.monotonic() + _LAST_WAIT
+    with agent_errors():
+        agent = Agent(container)
+        while (
+            agent.running
+            and (report := read(agent)).state == "mirroring"
+            and not report.silent
+            and (report.updated < stopped or report.lag or report.behind_transactions)
+            and time.monotonic() < end
+        ):
+            time.sleep(_POLL)
+        agent.stop()
+
+
+def look(container: ops.Container) -> Report:
+    """What the agent said last.
+
+    Raises:
+        WaitingError: its container is away.
+    """
+    with agent_errors():
+        return read(Agent(container))
+
+
+def read(agent: Agent) -> Report:
+    """What the agent says now. Belongs inside `agent_errors()`."""
+    return mirror_status.parse(agent.status())
+
+
+def settle(agent: Agent) -> Report:
+    """What the agent says after its start, when it has done what it begins with, or 10 s later.
+
+    Belongs inside `agent_errors()`.
+    """
+    end = time.monotonic() + _START_WAIT
+    while True:
+        report = read(agent)
+        if report.state not in _BUSY or time.monotonic() > end:
+            return report
+        time.sleep(_POLL)
