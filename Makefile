@@ -1,13 +1,13 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup charmcraft format lint unit functional contract test demo bench pack lock clean
+.PHONY: help setup charmcraft format lint unit functional contract test test-mysql soak demo bench pack lock clean
 
 BIN := .venv/bin
 CODE := src lib tests
 LOCK = $(or $(shell command -v uv),.cache/tools/bin/uv) pip compile -q --upgrade --generate-hashes --no-header --universal
 
 help: ## show the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
 
 setup: ## install what the tests need: system packages by apt, Python packages into .venv
 	@scripts/system-packages.sh
@@ -32,14 +32,21 @@ lint: setup ## check style, types, spelling and the conventions of charms
 unit: setup charmcraft ## test the charm against a simulated Juju
 	@scripts/test.sh 0 tests/unit
 
-functional: setup ## test the charm and its server as real processes
-	$(BIN)/python -m pytest tests/functional
+functional: setup ## test the charm, its server and the mirror's database as real processes
+	$(BIN)/python -m pytest tests/functional tests/agent tests/mysql
 
 contract: setup ## test that the stand-in server does what the real server does
 	$(BIN)/python -m pytest tests/contract
 
 test: setup charmcraft ## every test that needs no Juju, with the branch coverage of src
-	@scripts/test.sh 90 tests/unit tests/contract tests/functional tests/badger
+	@scripts/test.sh 90 "tests/unit tests/badger tests/mysql" "tests/contract tests/functional tests/agent"
+
+test-mysql: setup ## test the mirror against MySQL proper instead of MariaDB
+	@scripts/mysql-rootfs.sh .cache/mysql-rootfs
+	DITTOFS_TEST_MYSQLD=.cache/mysql-rootfs $(BIN)/python -m pytest tests/mysql tests/agent
+
+soak: setup ## kill, stop and cut everything at random for SECONDS (120), then compare
+	@PYTHONPATH=src:lib $(BIN)/python -m tests.soak --seconds $(or $(SECONDS),120) $(ARGS)
 
 demo: setup ## show the whole life of the charm on real processes
 	@PYTHONPATH=src:lib $(BIN)/python -m tests.demo
@@ -51,7 +58,7 @@ pack: ## build the charm with charmcraft
 	@scripts/pack.sh
 
 lock: setup ## raise every pinned version to the newest that pyproject.toml allows
-	$(LOCK) --python-version 3.12 pyproject.toml -o requirements.txt
+	$(LOCK) --python-version 3.12 --group agent pyproject.toml -o requirements.txt
 	$(LOCK) --python-version 3.11 --group dev pyproject.toml -o requirements-dev.txt
 	$(LOCK) --python-version 3.11 --group pyproject.toml:tools -o requirements-tools.txt
 	$(LOCK) --python-version 3.12 --group pyproject.toml:charmlint -o requirements-charmlint.txt

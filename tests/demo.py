@@ -4,6 +4,8 @@ Prints what a user would type and what Juju would show. Ends with `demo: N steps
 """
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -18,7 +20,9 @@ from pathlib import Path
 from ops import testing
 
 from tests import namespaces, servers
+from tests.databases import DatabaseServer, find_program
 from tests.functional.files import ClientError, Files
+from tests.functional.mysql import Provider
 from tests.functional.pod import Pod
 from tests.functional.unit import Unit, details
 
@@ -32,8 +36,9 @@ class StepError(Exception):
 class Demo:
     """The steps, in order; each a method that returns what Juju would show."""
 
-    def __init__(self, pod: Pod):
+    def __init__(self, pod: Pod, provider: Provider | None):
         self.pod = pod
+        self.provider = provider
         self.unit = Unit(pod)
         self.files = Files(real=pod.server.real)
         self.passed = 0
@@ -68,9 +73,19 @@ class Demo:
         yield "juju config dittofs shares='- name: /export … - name: /projects …'", self._shares
         yield "juju run dittofs/0 status-detail", self._detail
         yield "juju config dittofs shares='- name: a:b' && juju status", self._wrong
+        if self.provider is not None:
+            yield "juju integrate dittofs mysql && juju status", self._relate
+            yield "mysql -e 'SELECT … FROM dittofs_entries'", self._rows
+            yield "juju run dittofs/0 verify-metadata", self._verify
+            yield (
+                "kubectl delete pvc <metadata> && kubectl delete pod dittofs-0",
+                self._lose_metadata,
+            )
         yield "kill -9 <the server>", self._kill
         yield "kubectl delete pod dittofs-0", self._lose_pod
         yield "juju scale-application dittofs 2 && juju status", self._scale
+        if self.provider is not None:
+            yield "juju remove-relation dittofs mysql && juju status", self._part
         yield "kubectl delete pvc <content> && kubectl delete pod dittofs-0", self._lose_content
         yield (
             "juju run dittofs/0 start-without volume=content confirm=content",
@@ -146,6 +161,57 @@ class Demo:
         self.unit.configure(shares=str(before))
         return shown + "\n$ juju config dittofs shares=<as before>\n" + self._status("active")
 
+    def _relate(self) -> str:
+        assert self.provider is not None
+        for number in range(20):
+            self.files.put("/projects", f"file-{number}", f"{number} ".encode() * 500)
+        self.provider.relate(self.unit)
+        self.unit.wait()
+        lag = json.loads(self.unit.agent_file("status.json"))["lag"]
+        return f"{self._status('active')}\n{lag} s behind"
+
+    def _rows(self) -> str:
+        assert self.provider is not None
+        rows = self.provider.server.execute(
+            "SELECT s.name, COUNT(*), SUM(e.size) FROM dittofs_stores s "
+            "JOIN dittofs_entries e USING (copy) GROUP BY s.name ORDER BY s.name",
+            database=self.provider.name,
+        )
+        if not rows:
+            raise StepError("there is nothing in MySQL")
+        return "\n".join(
+            f"{name.decode():10} {count:5} rows {size:8} bytes" for name, count, size in rows
+        )
+
+    def _verify(self) -> str:
+        return details(self.unit.act("verify-metadata"))
+
+    def _part(self) -> str:
+        assert self.provider is not None
+        self.provider.part(self.unit)
+        return f"{self._status('active')}\n{self._rows()}"
+
+    def _tree(self) -> dict[str, str]:
+        names = [f"file-{number}" for number in range(20)]
+        return {
+            name: hashlib.sha256(self.files.get("/projects", name)).hexdigest() for name in names
+        }
+
+    def _lose_metadata(self) -> str:
+        before = self._tree()
+        self.unit.wait()
+        self.pod.lose()
+        self.pod.volumes["metadata"].lose()
+        self.unit.new_pod()
+        self.unit.wait()
+        shown = self._expect_file()
+        if self._tree() != before:
+            raise StepError("the tree is not the same as before")
+        return (
+            f"{shown}\nthe {len(before)} files of /projects are the same as before\n"
+            f"{self._status('active')}"
+        )
+
     def _kill(self) -> str:
         (pid,) = self.pod.containers["dittofs"].server_ids()
         os.kill(pid, signal.SIGKILL)
@@ -187,6 +253,18 @@ def _print(text: str) -> None:
     sys.stdout.flush()
 
 
+def _database(directory: Path) -> DatabaseServer | None:
+    """A database server that runs; None, and a word, where this machine has none."""
+    found = find_program()
+    if isinstance(found, str):
+        _print(f"demo: the steps with MySQL are left out: {found}")
+        return None
+    _print(f"demo: {found}")
+    database = DatabaseServer(directory)
+    database.start()
+    return database
+
+
 def main() -> int:
     """Run the demo; 0 when every step passed."""
     _print(f"demo: {servers.server()} under {servers.pebble()}")
@@ -200,8 +278,9 @@ def main() -> int:
         return 1
     with tempfile.TemporaryDirectory() as directory:
         pod = Pod(Path(directory) / "pod")
+        database = _database(Path(directory) / "mysql")
         try:
-            demo = Demo(pod)
+            demo = Demo(pod, Provider(database) if database else None)
             if demo.files.missing:
                 _print(f"demo: {demo.files.missing} is not installed")
                 return 1
@@ -209,6 +288,8 @@ def main() -> int:
             demo.run()
         finally:
             pod.close()
+            if database:
+                database.close()
     _print(f"\ndemo: {demo.passed} steps passed, {demo.failed} failed")
     return 1 if demo.failed else 0
 

@@ -84,6 +84,7 @@ class Container:
         (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
         (root / "etc" / "group").write_text(f"dittofs:x:{UID}:\n")
         _write_wget(root / "bin" / "wget")
+        _write_python(root / "bin" / "python3")
         self.client = ops.pebble.Client(str(root / "pebble" / ".pebble.socket"))
 
     @property
@@ -121,6 +122,10 @@ class Container:
     def server_ids(self) -> list[int]:
         """The process ids, as seen from outside, of the servers in the container."""
         return list(_servers(self.daemon.pid)) if self.daemon else []
+
+    def ids_of(self, word: bytes) -> list[int]:
+        """The process ids, as seen from outside, of processes with this word in their command."""
+        return list(_processes(self.daemon.pid, word)) if self.daemon else []
 
     def _command(self) -> list[str]:
         # fmt: off
@@ -202,6 +207,14 @@ def _servers(pid: int) -> Iterator[int]:
         yield from _servers(child)
 
 
+def _processes(pid: int, word: bytes) -> Iterator[int]:
+    for child in _children(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if word in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+                yield child
+        yield from _processes(child, word)
+
+
 def _write_wget(path: Path) -> None:
     """The image's wget, with what the container's check uses of it."""
     path.write_text(
@@ -212,4 +225,11 @@ def _write_wget(path: Path) -> None:
         "except OSError:\n"
         "    sys.exit(4)\n"
     )
+    path.chmod(0o755)
+
+
+def _write_python(path: Path) -> None:
+    """The image's python3: this one, without the packages of the tests."""
+    base = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
+    path.write_text(f'#!/bin/sh\nexec {base} -s "$@"\n')
     path.chmod(0o755)

@@ -257,12 +257,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         if self.headers.get("transfer-encoding") != "chunked":
             return self.rfile.read(int(self.headers.get("content-length") or 0))
-        data = b""
+        data = bytearray()
         while size := int(self.rfile.readline().split(b";")[0], 16):
             data += self.rfile.read(size)
             self.rfile.readline()
         self.rfile.readline()
-        return data
+        return bytes(data)
 
     def _answer(self, work: Any) -> None:
         try:

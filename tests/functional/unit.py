@@ -12,7 +12,7 @@ from scenario import mocking
 
 from tests import juju
 from tests.functional.pod import Pod
-from tests.juju import SERVICE
+from tests.juju import AGENT, SERVICE
 
 
 class Unit(juju.Unit):
@@ -42,6 +42,20 @@ class Unit(juju.Unit):
     def log(self) -> str:
         """What the server's container printed."""
         return self.pod.containers[SERVICE].log
+
+    def agent_log(self) -> str:
+        """What the agent's container printed."""
+        return self.pod.containers[AGENT].log
+
+    def agent_file(self, name: str) -> str:
+        """A file of the agent's program."""
+        client = self.pod.containers[AGENT].client
+        with client.pull(f"/tmp/dittofs-agent/{name}") as file:  # noqa: S108  # the container's
+            return file.read()
+
+    def agent_ids(self) -> list[int]:
+        """The process ids of the agent's service, as seen from outside."""
+        return self.pod.containers[AGENT].ids_of(b"agent")
 
     def password(self) -> str:
         """The admin password, as `juju show-secret --reveal` shows it."""

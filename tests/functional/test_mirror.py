@@ -1,0 +1,189 @@
+"""`juju integrate dittofs mysql`: the charm, its agent, the server and a real database."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+from ops import testing
+
+from tests.agent.rig import wait_until
+from tests.databases import DatabaseServer, program
+from tests.functional.mysql import Provider
+from tests.functional.test_life import CONTENT, wait_for_file
+
+
+@pytest.fixture(autouse=True)
+def _client(files):
+    if files.missing:
+        pytest.skip(f"{files.missing} is not installed")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A database server for all tests; each has a database of its own."""
+    program()
+    with DatabaseServer(tmp_path_factory.mktemp("mysql")) as made:
+        yield made
+
+
+@pytest.fixture
+def provider(server, request):
+    return Provider(server, f"d{abs(hash(request.node.name)) % 10**9}")
+
+
+@pytest.fixture
+def mirrored(deployed, provider, files):
+    """A unit with a file whose metadata is in MySQL."""
+    files.put("/export", "a", CONTENT)
+    provider.relate(deployed)
+    assert deployed.wait().message == "nfs: /export; metadata in MySQL", deployed.agent_log()
+    return deployed
+
+
+def test_a_related_unit_has_its_metadata_in_mysql_and_verifies_it(mirrored, server, provider):
+    ((count,),) = server.execute("SELECT COUNT(*) FROM dittofs_entries", database=provider.name)
+    assert count >= 1
+    results = mirrored.act("verify-metadata")
+    assert results["equal"] == "true"
+    detail = json.loads(mirrored.act("status-detail", format="json")["status"])
+    assert detail["mirror"]["state"] == "mirroring"
+    log = mirrored.agent_log() + mirrored.log() + "\n".join(mirrored.logs)
+    assert provider.password not in log + json.dumps(detail)
+
+
+def test_a_difference_fails_the_action_and_is_mended(mirrored, server, provider):
+    server.execute("DELETE FROM dittofs_entries LIMIT 3", database=provider.name)
+    with pytest.raises(testing.ActionFailed, match="export"):
+        mirrored.act("verify-metadata")
+
+    def equal():
+        try:
+            return mirrored.act("verify-metadata")["equal"] == "true"
+        except testing.ActionFailed:
+            return False
+
+    wait_until(equal)
+
+
+@pytest.mark.parametrize("seconds", [0, 3])
+def test_a_lost_metadata_volume_comes_back_with_its_files(mirrored, files, seconds):
+    files.put("/export", "b", CONTENT * 2)
+    time.sleep(seconds)
+    mirrored.wait()
+    time.sleep(1)
+    mirrored.pod.lose()
+    mirrored.pod.volumes["metadata"].lose()
+    mirrored.new_pod()
+    assert mirrored.wait().message == "nfs: /export; metadata in MySQL"
+    assert wait_for_file(files, "/export", "a") == CONTENT
+    assert wait_for_file(files, "/export", "b") == CONTENT * 2
+    files.put("/export", "c", CONTENT)
+    assert files.get("/export", "c") == CONTENT
+    assert mirrored.act("verify-metadata")["equal"] == "true"
+
+
+def test_both_volumes_lost_are_never_served_as_zeros(mirrored):
+    mirrored.pod.lose()
+    for volume in mirrored.pod.volumes.values():
+        volume.lose()
+    mirrored.new_pod()
+    status = mirrored.wait("blocked")
+    assert "the content volume is empty" in status.message
+    assert "/export" in status.message
+
+
+def test_a_fresh_application_waits_for_mysql_before_its_first_start(unit, provider, server):
+    """There could be a mirror of its metadata in it."""
+    unit.change(config={"protocols": "nfs"})
+    server.stop()
+    try:
+        assert begin(unit, provider).name == "waiting"
+        assert unit.pod.containers["dittofs"].server_ids() == []
+    finally:
+        server.start()
+    assert unit.wait().message == "nfs: /export; metadata in MySQL"
+
+
+def begin(unit, provider):
+    """The events of a deployment that is related at once; the pod comes up last."""
+    unit.pod.lose()
+    for storage in unit.storages:
+        unit.run("storage_attached", storage)
+    unit.run("install")
+    unit.run("leader_elected")
+    provider.relate(unit)
+    unit.pod.start()
+    return unit.pebble_ready()
+
+
+def test_a_new_password_is_taken_over_and_the_old_one_is_nowhere(mirrored, provider, files):
+    old = provider.password
+    provider.rotate(mirrored)
+    assert mirrored.wait().message.endswith("metadata in MySQL")
+    files.put("/export", "b", CONTENT)
+    wait_until(lambda: mirrored.act("verify-metadata")["equal"] == "true")
+    config = mirrored.agent_file("config.json")
+    assert provider.password in config
+    assert old not in config
+
+
+def test_a_relation_that_is_removed_leaves_server_and_mysql_alone(
+    mirrored, provider, server, files
+):
+    server_ids = mirrored.pod.containers["dittofs"].server_ids()
+    assert provider.part(mirrored).message == "nfs: /export"
+    assert mirrored.pod.containers["dittofs"].server_ids() == server_ids
+    files.put("/export", "b", CONTENT)
+    ((count,),) = server.execute("SELECT COUNT(*) FROM dittofs_entries", database=provider.name)
+    assert count >= 1
+    provider.relate(mirrored)
+    assert mirrored.wait().message == "nfs: /export; metadata in MySQL"
+    assert mirrored.act("verify-metadata")["equal"] == "true"
+
+
+def test_a_killed_agent_and_a_lost_pod_go_on(mirrored, files):
+    for process in mirrored.agent_ids():
+        os.kill(process, signal.SIGKILL)
+    files.put("/export", "b", CONTENT)
+    wait_until(lambda: mirrored.run("update_status").message.endswith("metadata in MySQL"))
+    mirrored.pod.lose()
+    mirrored.new_pod()
+    assert mirrored.wait().message == "nfs: /export; metadata in MySQL"
+    assert mirrored.act("verify-metadata")["equal"] == "true"
+
+
+def test_a_deleted_share_leaves_mysql(mirrored, files, server, provider):
+    mirrored.configure(shares="- name: /export\n- name: /old")
+    files.put("/old", "a", CONTENT)
+    names = "SELECT name FROM dittofs_stores"
+    wait_until(lambda: len(server.execute(names, database=provider.name)) == 2)
+    mirrored.configure(shares="- name: /export")
+    mirrored.act("delete-share", name="/old", confirm="/old")
+    wait_until(lambda: server.execute(names, database=provider.name) == [(b"export",)])
+    assert mirrored.wait().message == "nfs: /export; metadata in MySQL"
+
+
+def test_another_application_recovers_it_when_told_to(mirrored, provider, files):
+    """The application was lost with its secrets; its content volume was brought along."""
+    key = next(
+        each.tracked_content["key"]
+        for each in mirrored.state.secrets
+        if set(each.tracked_content) == {"key"}
+    )
+    instance = json.loads(mirrored.agent_file("config.json"))["instance"]
+    mirrored.pod.lose()
+    mirrored.pod.volumes["metadata"].lose()
+    fresh = type(mirrored)(mirrored.pod)
+    fresh.change(config=mirrored.state.config)
+    status = begin(fresh, provider)
+    assert status.name == "blocked"
+    assert instance in status.message
+    secret = testing.Secret({"key": key}, label="old-key")
+    fresh.change(secrets=[*fresh.state.secrets, secret])
+    fresh.act(
+        "recover-metadata", **{"from": instance, "confirm": instance, "recovery-key": secret.id}
+    )
+    assert fresh.wait().message == "nfs: /export; metadata in MySQL"
+    assert wait_for_file(files, "/export", "a") == CONTENT
