@@ -170,6 +170,9 @@ class Mirror:
             if name not in present:
                 store.state = "gone"
                 store.message = "its directory is gone; MySQL keeps it until it is deleted"
+            elif store.state == "gone":
+                store.state = "scanning"
+                store.doubt("its directory is back")
         self._repair()
         try:
             if self._control_plane.changed() and self._control_plane.copy(database):

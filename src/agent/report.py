@@ -80,7 +80,9 @@ class Report:
     def set(self, **fields: Any) -> None:
         """Change other fields; `_` in a name stands for `-`."""
         with self._lock:
+            before = self._news()
             self._status |= {name.replace("_", "-"): value for name, value in fields.items()}
+            self._due = self._due or self._news() != before
 
     def flush(self, *, now: bool = False) -> None:
         """Write status.json where it is due."""
@@ -97,6 +99,12 @@ class Report:
             with contextlib.suppress(OSError):
                 temporary.write_text(text, encoding="utf-8")
                 temporary.replace(target)
+
+    def _news(self) -> object:
+        """What is worth writing at once: all but the figures that change all the time."""
+        status = self._status
+        stores = [{**each, "lag": None} for each in status["stores"]]
+        return stores, status["verified"], status["control-plane"], status["mysql"]
 
     def healthy(self) -> tuple[bool, str]:
         """Whether all is well, and what is to be said of it."""

@@ -164,6 +164,10 @@ def test_a_deleted_share_leaves_mysql_and_a_vanished_one_stays(agent, store):
     assert agent.mirrored("export") == {b"new": b"1"}
 
 
+def gone(agent):
+    return [each["name"] for each in agent.status["stores"] if each["state"] == "gone"]
+
+
 def test_tables_that_somebody_emptied_are_found_and_mended(agent, database, store):
     write(store, *[{b"k%d" % number: b"1"} for number in range(100)])
     agent.start()

@@ -1,307 +1,53 @@
 """`make bench`: the figures of the README, measured on this machine in one run.
 
-CPU is what the process itself used, without the hook tools it calls: those are Juju's.
+    python -m tests.bench [core|mirror] [--files N] [--only ROW[,ROW...]]
+
+Prints progress, and the rows as the README has them. Exits non-zero where a bound was missed.
 """
 
-import json
+import argparse
 import os
-import shutil
-import statistics
-import subprocess
+import signal
 import sys
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
-from tests import namespaces, servers
-from tests.contract.conftest import Server
-from tests.contract.test_process import make_share
-from tests.functional.files import ClientError, Files
-from tests.functional.pod import Pod
-from tests.functional.unit import Unit
-
-ROOT = Path(__file__).parents[2]
-ROUNDS = 15
-_PEER = "peers:1"
-_SECRET = "secret:aaaaaaaaaaaaaaaaaaaa"  # an id
-_REPORT = """
-import atexit, resource
-def report():
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    with open({report!r}, "w") as file:
-        file.write(str(usage.ru_utime + usage.ru_stime))
-atexit.register(report)
-{program}
-"""
-_BOUND = 2.0
+from tests import namespaces
+from tests.bench import core, mirror
+from tests.bench.rows import Row, say
 
 
 def main() -> int:
-    """Measure and print; 0 when both bounds hold."""
+    """Measure and print; 0 when no bound was missed."""
+    parser = argparse.ArgumentParser(prog="bench")
+    parser.add_argument("part", choices=["core", "mirror"], nargs="?", help="only this part")
+    parser.add_argument("--files", type=int, default=1_000_000, help="of the large store")
+    parser.add_argument(
+        "--only",
+        type=lambda text: text.split(","),
+        default=list(mirror.PARTS),
+        help=f"of the mirror's part: {', '.join(mirror.PARTS)}",
+    )
+    asked = parser.parse_args()
+    # What was started ends with this process, also when somebody ends it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     namespaces.enter()
-    say(f"bench: {servers.server()} under {servers.pebble()}, {os.cpu_count()} cores, ")
-    say(f"bench: Python {sys.version.split()[0]}, {ROUNDS} rounds, medians\n")
-    with tempfile.TemporaryDirectory() as directory:
-        root = Path(directory)
-        cpu = update_status(root / "update-status")
-        first = first_write(root / "first-write")
-    say("| what | measured | bound |")
-    say("|---|---|---|")
-    say(
-        f"| CPU of an `update-status` with nothing to do | {cpu['charm']:.3f} s, "
-        f"{cpu['ratio']:.2f} x `import ops, pydantic` ({cpu['imports']:.3f} s) | 2.0 x |"
-    )
-    say(f"| calls of the API that change something in it | {cpu['changes']:.0f} | 0 |")
-    say(
-        f"| Pebble ready to the first write | {first['charm']:.2f} s, the server's own boot takes "
-        f"{first['boot']:.2f} s | boot + 1 s |"
-    )
-    good = (
-        cpu["ratio"] <= 2 and first["charm"] <= first["boot"] + 1 and not cpu["changes"]
-    )  # the bound
-    say(f"\nbench: {'every bound holds' if good else 'a bound was missed'}")
-    return 0 if good else 1
-
-
-def update_status(root: Path) -> dict[str, float]:
-    """CPU seconds of a hook process, of the bare imports, and the calls that changed something."""
-    pod = Pod(root)
-    try:
-        pod.start()
-        unit = Unit(pod)
-        unit.deploy()
-        hook = Hook(root, unit)
-        # Once for the byte code, of both.
-        hook.run()
-        _python("import ops, pydantic", hook.cached)
-        before = len(_changing(unit))
-        charm, imports = [], []
-        for _ in range(ROUNDS):
-            charm.append(hook.run())
-            imports.append(_python("import ops, pydantic", hook.cached))
-        changes = len(_changing(unit)) - before
-    finally:
-        pod.close()
-    ratio = statistics.median(charm) / statistics.median(imports)
-    return {
-        "charm": statistics.median(charm),
-        "imports": statistics.median(imports),
-        "ratio": ratio,
-        "changes": changes,
-    }
-
-
-def first_write(root: Path) -> dict[str, float]:
-    """Seconds from Pebble's readiness to a written file, and of the server's boot alone."""
-    boots, charms = [], []
-    files = Files(real=servers.server().real)
-    for number in range(3):
-        place = root / f"boot-{number}"
-        place.mkdir(parents=True)
-        server = Server(servers.server(), place)
-        server.start()
-        make_share(server)
-        server.api("PUT", "/shares/export", {"default_permission": "read-write"})
-        server.stop()
-        begin = time.monotonic()
-        server.launch()
-        boots.append(_until(lambda: files.put("/export", "a", b"x")) - begin)
-        server.stop()
-        pod = Pod(root / f"charm-{number}")
-        try:
-            pod.start()
-            charms.append(_deployment(Unit(pod), files))
-        finally:
-            pod.close()
-    return {"boot": statistics.median(boots), "charm": statistics.median(charms)}
-
-
-def _deployment(unit: Unit, files: Files) -> float:
-    unit.change(containers=unit.containers(can_connect=False))
-    # The leader has made the passwords before; nothing can be started without the volumes.
-    unit.change(storages=[])
-    unit.run("leader_elected")
-    unit.change(storages=unit.storages, containers=unit.containers(can_connect=True))
-    written: list[float] = []
-    begin = time.monotonic()
-    client = threading.Thread(
-        target=lambda: written.append(_until(lambda: files.put("/export", "a", b"x")))
-    )
-    client.start()
-    unit.pebble_ready()
-    client.join()
-    return written[0] - begin
-
-
-def _until(work: Callable[[], None]) -> float:
-    """Try until it works; the moment it did."""
-    end = time.monotonic() + 60
-    while True:
-        try:
-            work()
-        except ClientError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.01)
-        else:
-            return time.monotonic()
-
-
-class Hook:
-    """`update-status` as a process of its own, in a namespace with hook tools that answer."""
-
-    def __init__(self, root: Path, unit: Unit):
-        self._root = root / "hook"
-        self._unit = unit
-        (self._root / "tools").mkdir(parents=True)
-        (self._root / "out").mkdir()
-        # ops keeps a file beside the charm.
-        for name in ("src", "lib", "templates"):
-            shutil.copytree(ROOT / name, self._root / "charm" / name)
-        for name in ("metadata.yaml", "config.yaml", "actions.yaml"):
-            shutil.copy(ROOT / name, self._root / "charm")
-        socket = unit.pod.containers["dittofs"].root / "pebble"
-        (socket / "pebble.socket").symlink_to(".pebble.socket")
-        tool = self._root / "tools" / "tool"
-        tool.write_text(self._tool())
-        tool.chmod(0o755)
-        for name in _TOOLS:
-            (self._root / "tools" / name).symlink_to("tool")
-
-    @property
-    def cached(self) -> dict[str, str]:
-        """Environment that keeps byte code, as Juju's container does."""
-        return {
-            "PYTHONDONTWRITEBYTECODE": "",
-            "PYTHONPYCACHEPREFIX": str(self._root / "cache"),
-        }
-
-    def run(self) -> float:
-        """Run the hook; its own CPU seconds."""
-        pod = self._unit.pod
-        # fmt: off
-        command = [
-            "bwrap", "--die-with-parent", "--tmpfs", "/", "--ro-bind", "/usr", "/usr",
-            "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp",  # noqa: S108  # its own
-            "--bind", str(pod.containers["dittofs"].root / "pebble"), "/charm/containers/dittofs",
-            "--bind", str(pod.containers["agent"].root / "pebble"), "/charm/containers/agent",
-            "--ro-bind", str(pod.containers["dittofs"].root / "etc"), "/etc",
-            "--bind", str(self._root), str(self._root),
-        ]
-        # fmt: on
-        for name in ("bin", "lib", "lib64"):
-            if (Path("/") / name).exists():
-                command += ["--symlink", f"usr/{name}", f"/{name}"]
-        for path in [*servers.python_binds(), *(each.path for each in pod.volumes.values())]:
-            command += ["--ro-bind", str(path), str(path)]
-        environment = {
-            "PATH": f"{self._root}/tools:/usr/bin:/bin",
-            "PYTHONPATH": f"{self._root}/charm/src:{self._root}/charm/lib",
-            **self.cached,
-            "JUJU_DISPATCH_PATH": "hooks/update-status",
-            "JUJU_UNIT_NAME": "dittofs/0",
-            "JUJU_MODEL_NAME": "files",
-            "JUJU_MODEL_UUID": self._unit.state.model.uuid,
-            "JUJU_CHARM_DIR": str(self._root / "charm"),
-            "JUJU_VERSION": "3.6.12",
-        }
-        program = "import ops; from charm import DittofsCharm; ops.main(DittofsCharm)"
-        return _python(program, environment, command, self._root / "out" / "cpu")
-
-    def _tool(self) -> str:
-        """A shell script that answers as Juju does, from the unit's state."""
-        state = self._unit.state
-        peers = next(iter(state.get_relations("peers")))
-        secrets = {
-            secret.label or "app": json.dumps(secret.latest_content) for secret in state.secrets
-        }
-        app = json.dumps({"server-credentials": peers.local_app_data["server-credentials"]})
-        own = json.dumps(dict(peers.local_unit_data))
-        config = {"log-level": "info", "protocols": "nfs,smb", "memory": "2Gi"}
-        config["shares"] = "- name: /export"
-        ports = json.dumps(sorted(f"{port.port}/tcp" for port in state.opened_ports))
-        cases = [
-            ("is-leader*", "true"),
-            ("config-get*", json.dumps(config)),
-            ("relation-ids*peers*", json.dumps([_PEER])),
-            ("relation-ids*", "[]"),
-            ("relation-list*--app*", '"dittofs"'),
-            ("relation-list*", "[]"),
-            ("relation-get*--app*", app),
-            ("relation-get*", own),
-            ("secret-get*admin-password-applied*", secrets["admin-password-applied"]),
-            ("secret-get*", secrets["app"]),
-            ("storage-list*metadata*", '["metadata/0"]'),
-            ("storage-list*content*", '["content/0"]'),
-            *(
-                (
-                    f"storage-get*{name}*",
-                    json.dumps({"kind": "filesystem", "location": str(each.path)}),
-                )
-                for name, each in self._unit.pod.volumes.items()
-            ),
-            ("opened-ports*", ports),
-        ]
-        lines = "\n".join(f"{pattern}) echo '{answer}' ;;" for pattern, answer in cases)
-        quoted = lines.replace(" *", "*")
-        # What ops would log of a failure is worth seeing.
-        quoted += f'\njuju-log*) echo "$*" >> {self._root}/out/log ;;'
-        return f'#!/bin/sh\ncase "$(basename "$0") $*" in\n{quoted}\nesac\n'
-
-
-_TOOLS = (
-    "juju-log",
-    "is-leader",
-    "config-get",
-    "relation-ids",
-    "relation-list",
-    "relation-get",
-    "relation-set",
-    "secret-get",
-    "secret-set",
-    "storage-list",
-    "storage-get",
-    "opened-ports",
-    "open-port",
-    "close-port",
-    "status-set",
-    "status-get",
-    "application-version-set",
-)
-
-
-def _changing(unit: Unit) -> list[str]:
-    """The requests in the server's log that change something; a login does not."""
-    return [
-        line
-        for line in unit.log().splitlines()
-        if "API request completed" in line
-        and '"method":"GET"' not in line
-        and "/auth/login" not in line
-    ]
-
-
-def _python(
-    program: str, environment: dict[str, str], prefix: Sequence[str] = (), out: Path | None = None
-) -> float:
-    """Run a program in a Python of its own; the CPU seconds it used itself."""
-    with tempfile.TemporaryDirectory() as directory:
-        report = out or Path(directory) / "cpu"
-        subprocess.run(
-            [*prefix, sys.executable, "-c", _REPORT.format(report=str(report), program=program)],
-            env={**os.environ, **environment},
-            check=True,
-            timeout=60,
-        )
-        return float(report.read_text())
-
-
-def say(text: str) -> None:
-    """Print a line."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    say(f"bench: Python {sys.version.split()[0]}, {os.cpu_count()} cores")
+    parts: list[Iterator[Row]] = []
+    if asked.part != "mirror":
+        parts.append(core.measure())
+    if asked.part != "core":
+        parts.append(mirror.measure(asked.files, asked.only))
+    rows: list[Row] = []
+    for part in parts:
+        for row in part:
+            say(f"bench: {row}")
+            rows.append(row)
+    say("\n| what | measured | bound |\n|---|---|---|")
+    for row in rows:
+        say(str(row))
+    missed = sum(row.good is False for row in rows)
+    say(f"\nbench: {f'{missed} bounds were missed' if missed else 'no bound was missed'}")
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":
