@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup charmcraft format lint unit functional contract test test-mysql soak demo bench pack lock clean
+.PHONY: help setup charmcraft format lint unit functional contract test test-mysql integration soak demo bench pack lock clean
 
 BIN := .venv/bin
 CODE := src lib tests
@@ -44,6 +44,9 @@ test: setup charmcraft ## every test that needs no Juju, with the branch coverag
 test-mysql: setup ## test the mirror against MySQL proper instead of MariaDB
 	@scripts/mysql-rootfs.sh .cache/mysql-rootfs
 	DITTOFS_TEST_MYSQLD=.cache/mysql-rootfs $(BIN)/python -m pytest tests/mysql tests/agent
+
+integration: setup ## test the packed charm on a real Juju, where there is one
+	$(BIN)/python -m pytest tests/integration
 
 soak: setup ## kill, stop and cut everything at random for SECONDS (120), then compare
 	@PYTHONPATH=src:lib $(BIN)/python -m tests.soak --seconds $(or $(SECONDS),120) $(ARGS)
