@@ -30,7 +30,7 @@ from agent.verification import last_verified
 
 logger = logging.getLogger("agent.mirror")
 
-_BUSY_WAIT = 0.01
+_BUSY_WAIT = 0.02
 _IDLE_WAIT = 0.25
 _SLOWER = 1.3
 _LOOK_EVERY = 1.0

@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
+from agent.ahead import ahead
 from agent.control_plane import unseal
 from agent.mysql import Database, MirrorRow, StoreRow
 from agent.rebuild import StoreWriter
@@ -113,7 +114,7 @@ def _rebuild(
 ) -> None:
     directory.mkdir(mode=0o700)
     with StoreWriter(directory) as writer:
-        for key, version, value in database.rows(row.copy):
+        for key, version, value in ahead(database.rows(row.copy)):
             writer.add(key, value, version)
             progress.rows += 1
             progress.bytes += len(key) + len(value)

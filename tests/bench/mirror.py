@@ -28,7 +28,7 @@ from tests.databases import HOST, DatabaseServer, find_program
 from tests.stores import write
 
 _SECONDS = 15.0
-_ROUNDS = 3
+_ROUNDS = 4
 _AWAY = 60.0
 _IDLE = 60.0
 _LONG = 1200.0
@@ -301,10 +301,12 @@ def _memory(agent: Agent, files: int) -> Row:
 
 def _recovered(agent: Agent, files: int) -> Row:
     what = f"recovery of {files} files : `mysqldump` of the tables"
-    dump = shutil.which("mariadb-dump") or shutil.which("mysqldump")
     agent.stop()
     shutil.rmtree(agent.stores)
     (agent.metadata / "controlplane.db").unlink()
+    dump = shutil.which("mariadb-dump") or shutil.which("mysqldump")
+    # Before and after, as a machine is not the same all the time.
+    dumped = [_dump(dump, agent)] if dump else []
     begin = time.monotonic()
     process = agent.spawn("recover")
     try:
@@ -315,14 +317,24 @@ def _recovered(agent: Agent, files: int) -> Row:
     seconds = time.monotonic() - begin
     if not dump:
         return Row(what, f"{seconds:.0f} s; there is no mariadb-dump or mysqldump here", "2")
-    command = [dump, "--no-defaults", "--host", HOST, "--port", str(agent.database.port)]
+    dumped.append(_dump(dump, agent))
+    ratio = seconds / statistics.mean(dumped)
+    return Row(
+        what, f"{ratio:.2f} ({seconds:.1f} s : {statistics.mean(dumped):.1f} s)", "2", ratio <= 2
+    )
+
+
+def _dump(program: str, agent: Agent) -> float:
+    """Seconds to write all of its tables into a file."""
+    command = [program, "--no-defaults", "--host", HOST, "--port", str(agent.database.port)]
     command += ["--user", "admin", "--single-transaction", "--protocol", "tcp", agent.name]
+    target = agent.root / "dump"
     begin = time.monotonic()
-    with (agent.root / "dump").open("wb") as file:
+    with target.open("wb") as file:
         subprocess.run(command, stdout=file, check=True)
-    dumped = time.monotonic() - begin
-    ratio = seconds / dumped
-    return Row(what, f"{ratio:.2f} ({seconds:.0f} s : {dumped:.0f} s)", "2", ratio <= 2)
+    seconds = time.monotonic() - begin
+    target.unlink()
+    return seconds
 
 
 def _size(directory: Path) -> int:
