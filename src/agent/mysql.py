@@ -13,13 +13,13 @@ and one short transaction makes it the current one. What no store refers to any 
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from agent import mysql_owner, mysql_reading
 from agent import mysql_statements as sql
 from agent.mysql_errors import AwayError, DatabaseError, RefusedError, SupersededError
 from agent.mysql_owner import NOW, ForeignError, Identity, MirrorRow
+from agent.mysql_sequence import Sequences, StoreRow
 from agent.mysql_session import Server, Session
 from agent.mysql_writing import PARTS_AT_ONCE, Purge, Writer, check_keys, unused_copy
 
@@ -40,52 +40,6 @@ _TRIES = 4
 _FIRST_PAUSE = 0.05
 
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True)
-class StoreRow:
-    """A store in MySQL.
-
-    Attributes:
-        name: its key.
-        copy: the copy that counts; 0 while the first one is not finished.
-        position: how far the copy is, as given to `apply` and `finish_copy`; "" without a copy.
-        sequence: counts the transactions.
-    """
-
-    name: str
-    copy: int
-    position: str
-    sequence: int
-
-
-class _Sequences:
-    """What this agent knows of the number of each store's last transaction.
-
-    A commit without an answer may have happened or not, so that there are several that MySQL may
-    have: from the last that was confirmed to the last that was tried.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[int, int]] = {}
-
-    def reset(self, stores: Mapping[str, StoreRow]) -> None:
-        """MySQL has these stores."""
-        self._known = {name: (row.sequence, row.sequence) for name, row in stores.items()}
-
-    def seen(self, name: str, number: int) -> None:
-        """MySQL has this one."""
-        self._known[name] = (number, number)
-
-    def seen_before(self, name: str, number: int) -> None:
-        """MySQL had this one when somebody asked."""
-        self._known.setdefault(name, (number, number))
-
-    def next(self, name: str) -> tuple[int, int, int]:
-        """The first and last that MySQL may have, and the one for a transaction that starts."""
-        first, last = self._known[name]
-        self._known[name] = (first, last + 1)
-        return first, last, last + 1
 
 
 class Database:
@@ -109,7 +63,7 @@ class Database:
         self._session: Session | None = None
         self._endpoint = ("", 0)
         self._mine: tuple[str, int] | None = None
-        self._sequences = _Sequences()
+        self._sequences = Sequences()
         self._building: dict[int, str] = {}
         self._writer = Writer()
         self._purge = Purge()
@@ -205,39 +159,13 @@ class Database:
             ForeignError: it is the mirror of another instance.
             SupersededError: an agent of a newer generation has it.
         """
-
-        def check(found: MirrorRow) -> None:
-            if found.instance != identity.instance:
-                raise ForeignError(found)
-            if found.generation > identity.generation:
-                raise SupersededError(
-                    "superseded",
-                    f"generation {found.generation} has the mirror, this is {identity.generation}",
-                )
-
-        return self._take(identity, check)
-
-    def adopt(self, old_instance: str, identity: Identity) -> MirrorRow:
-        """Make the mirror of `old_instance` the one of `identity`, and claim it.
-
-        Raises:
-            ForeignError: it is the mirror of neither.
-        """
-
-        def check(found: MirrorRow) -> None:
-            if found.instance not in {old_instance, identity.instance}:
-                raise ForeignError(found)
-
-        return self._take(identity, check)
-
-    def _take(self, identity: Identity, check: Callable[[MirrorRow], None]) -> MirrorRow:
         if not self._transact(mysql_owner.schema_exists):
             self._transact(mysql_owner.create_schema)
 
         def work(session: Session) -> MirrorRow | None:
             found = mysql_owner.read(session, lock=True)
             if found:
-                check(found)
+                mysql_owner.check(found, identity)
             mysql_owner.write(session, identity, found)
             # Deleting is the one right that nothing else here asks for.
             session.execute("DELETE FROM dittofs_entries WHERE copy = 0 AND name = x''")
@@ -274,7 +202,7 @@ class Database:
             change: sets further columns of that row.
 
         Returns:
-            What `_Sequences.seen` is to be told when the transaction was committed.
+            What `Sequences.seen` is to be told when the transaction was committed.
         """
         instance, epoch = self._claimed()
         first, last, number = self._sequences.next(name)

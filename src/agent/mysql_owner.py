@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from agent import mysql_statements as sql
-from agent.mysql_errors import RefusedError
+from agent.mysql_errors import RefusedError, SupersededError
 from agent.mysql_reading import unless_missing
 from agent.mysql_session import Session
 
@@ -40,6 +40,22 @@ class ForeignError(RefusedError):
             f" ({mirror.application} in model {mirror.model})",
         )
         self.mirror = mirror
+
+
+def check(found: MirrorRow, identity: Identity) -> None:
+    """Return where the mirror may become this identity's.
+
+    Raises:
+        ForeignError: it is another instance's.
+        SupersededError: it is a newer generation's.
+    """
+    if found.instance != identity.instance:
+        raise ForeignError(found)
+    if found.generation > identity.generation:
+        raise SupersededError(
+            "superseded",
+            f"generation {found.generation} has the mirror, this is {identity.generation}",
+        )
 
 
 def schema_exists(session: Session) -> bool:

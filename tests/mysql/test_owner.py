@@ -127,31 +127,13 @@ def test_another_instances_mirror_is_left_alone(place, database, connect):
     database.begin_copy("/export")
 
 
-def test_adopting_another_instances_mirror(place, database, connect):
-    row = database.finish_copy("/export", database.begin_copy("/export"), "here")
-    database.apply(row, {b"a": (1, b"1")}, "there")
-    database.put_control_plane(b"secret", "digest")
-    other = connect(place.access())
-    with pytest.raises(ForeignError):
-        other.adopt("instance-3", OTHER)
-    taken = other.adopt("instance-1", OTHER)
-    assert (taken.instance, taken.application, taken.epoch) == ("instance-2", "other", 2)
-    assert other.adopt("instance-1", OTHER).epoch == 3
-    assert list(other.rows(other.stores()["/export"].copy)) == [(b"a", 1, b"1")]
-    assert other.control_plane() == (b"secret", "digest")
-    with pytest.raises(SupersededError, match="instance-2"):
-        database.apply(row, {b"a": (2, b"2")}, "late")
-    with pytest.raises(ForeignError):
-        database.claim(IDENTITY)
-
-
 @pytest.mark.usefixtures("database")
 def test_a_newer_schema_is_refused_and_untouched(place, connect):
     place.query("UPDATE dittofs_schema SET version = 2")
     place.query("ALTER TABLE dittofs_mirror DROP COLUMN marker")
     before = place.query("SELECT * FROM dittofs_mirror")
     other = connect(place.access())
-    for attempt in (other.inspect, lambda: other.claim(OTHER), lambda: other.adopt("x", OTHER)):
+    for attempt in (other.inspect, lambda: other.claim(OTHER)):
         with pytest.raises(RefusedError, match=r"version 2.*newer charm.*refresh") as caught:
             attempt()
         assert caught.value.kind == "schema"
