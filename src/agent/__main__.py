@@ -28,12 +28,15 @@ from agent.verification import StoreReport, UncertainError, note_verified, verif
 logger = logging.getLogger("agent")
 
 _STOP_SECONDS = 0.9
+_SWITCH_SECONDS = 0.001
 _RETRY_SECONDS = 2.0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return its exit code."""
     asked = _parser().parse_args(arguments)
+    # One thread works while another waits for the database: it is not to wait for 5 ms more.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     if asked.command == "status":
         status = read_status(asked.config.parent)
         _say(status)

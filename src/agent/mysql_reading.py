@@ -82,17 +82,13 @@ def versions(session: Session, copy: int, keys: Sequence[bytes]) -> dict[bytes, 
 def summary(session: Session, copy: int) -> tuple[int, int]:
     """The number of keys of a copy, and the bytes of their values."""
     keys = size = 0
-    after = b""
-    while True:
-        ((count, live, total, last),) = session.select(
-            "SELECT COUNT(*), SUM(live), SUM(live * size), MAX(name) FROM"
-            " (SELECT name, size, value IS NOT NULL AS live FROM dittofs_entries"
-            f" WHERE copy = {copy} AND name > {sql.binary(after)}"
-            f" ORDER BY name LIMIT {_SUMMARY_PAGE}) page"
-        )
-        if not count:
-            return keys, size
-        keys, size, after = keys + int(live), size + int(total), last
+    after: bytes | None = b""
+    while after is not None:
+        found = session.select(sql.page_end(copy, after, _SUMMARY_PAGE))
+        end = found[0][0] if found else None
+        ((count, total),) = session.select(sql.page_size(copy, after, end))
+        keys, size, after = keys + int(count), size + int(total or 0), end
+    return keys, size
 
 
 def _value(session: Session, copy: int, key: bytes) -> bytes:

@@ -229,11 +229,20 @@ def page_end(copy: int, after: bytes, count: int) -> str:
 
 def page(copy: int, after: bytes, end: bytes | None) -> str:
     """The query for the rows behind `after` up to `end`: their number, and all of them as one."""
-    upto = "" if end is None else f" AND name <= {binary(end)}"
     return (
         f"SELECT COUNT(*), GROUP_CONCAT({_PACKED_ROW} SEPARATOR '') FROM dittofs_entries"
-        f" WHERE copy = {copy} AND name > {binary(after)}{upto} AND value IS NOT NULL"
+        f" WHERE {_between(copy, after, end)}"
     )
+
+
+def page_size(copy: int, after: bytes, end: bytes | None) -> str:
+    """The query for how many they are, and the bytes of their values."""
+    return f"SELECT COUNT(*), SUM(size) FROM dittofs_entries WHERE {_between(copy, after, end)}"
+
+
+def _between(copy: int, after: bytes, end: bytes | None) -> str:
+    upto = "" if end is None else f" AND name <= {binary(end)}"
+    return f"copy = {copy} AND name > {binary(after)}{upto} AND value IS NOT NULL"
 
 
 def unpack(packed: bytes) -> tuple[list[Row], set[bytes]]:

@@ -11,9 +11,11 @@ in one short transaction.
 """
 
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
-from agent.comparison import Difference, differences, live
+from agent.comparison import Difference, Row, differences, live
 from agent.journal import Batch, Changes, GapError
 from agent.mysql import Database
 from agent.report import Progress
@@ -21,7 +23,7 @@ from agent.store_mirror import StoreMirror
 from agent.tables import merge
 
 _MEND_BYTES = 32 * 2**20
-_LOAD_ROWS = 4000
+_LOAD_ROWS = 8000
 _LOAD_BYTES = 2 * 2**20
 _EVERYTHING = 2**62
 _COUNTED_ROWS = 500_000
@@ -79,31 +81,42 @@ def _mend(
 
 def _copy(store: StoreMirror, database: Database, progress: Progress) -> Iterator[None]:
     copy = database.begin_copy(store.name)
-    chunk: list[tuple[bytes, int, bytes]] = []
     last: Batch | None = None
-    size = 0
-    for entry in merge(store.directory):
-        if not entry.deleted:
-            chunk.append((entry.key, entry.version, entry.value))
-            size += len(entry.key) + len(entry.value)
-        if len(chunk) >= _LOAD_ROWS or size >= _LOAD_BYTES:
+    # While the database takes a chunk, a thread reads the next one.
+    with ThreadPoolExecutor(1) as reader:
+        chunks = _chunks(store.directory)
+        ahead = reader.submit(next, chunks, None)
+        while chunk := ahead.result():
+            ahead = reader.submit(next, chunks, None)
             database.load(copy, chunk)
             progress.rows += len(chunk)
-            progress.bytes += size
-            chunk, size = [], 0
+            progress.bytes += sum(len(key) + len(value) for key, _, value in chunk)
             last = _follow(store, database, copy) or last
             if store.gap:
                 raise GapError(store.gap)
             yield
-    if chunk:
-        database.load(copy, chunk)
-        progress.rows += len(chunk)
     yield from store.read_all()
     while batch := _follow(store, database, copy):
         last = batch
         yield
     position = last.position if last else store.settle()
     store.finish(database.finish_copy(store.name, copy, position.to_text()))
+
+
+def _chunks(directory: Path) -> Iterator[list[Row]]:
+    """The rows of the tables, as many at a time as one transaction takes."""
+    chunk: list[Row] = []
+    size = 0
+    for key, value, version, deleted in merge(directory):
+        if deleted:
+            continue
+        chunk.append((key, version, value))
+        size += len(key) + len(value)
+        if size >= _LOAD_BYTES or len(chunk) >= _LOAD_ROWS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def _follow(store: StoreMirror, database: Database, copy: int) -> Batch | None:
