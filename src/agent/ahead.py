@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ _LOOK_EVERY = 0.2
 _Item = TypeVar("_Item")
 
 
-def ahead(source: Iterator[_Item]) -> Iterator[_Item]:
+def ahead(source: Iterator[_Item]) -> Generator[_Item, None, None]:
     """The same items, some thousands of them ahead; `source` is used by one other thread alone.
 
     Raises:
