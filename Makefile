@@ -39,7 +39,7 @@ contract: setup ## test that the stand-in server does what the real server does
 	$(BIN)/python -m pytest tests/contract
 
 test: setup charmcraft ## every test that needs no Juju, with the branch coverage of src
-	@scripts/test.sh 90 "tests/unit tests/badger tests/mysql tests/agent" "tests/contract tests/functional"
+	@scripts/test.sh 90 "tests/unit tests/badger tests/agent" "tests/contract tests/functional tests/mysql"
 
 test-mysql: setup ## test the mirror against MySQL proper instead of MariaDB
 	@scripts/mysql-rootfs.sh .cache/mysql-rootfs
