@@ -9,7 +9,6 @@ from typing import NamedTuple
 import ops
 from pydantic import SecretStr
 
-import control_plane
 import credentials
 import shares
 import sidecar
@@ -169,6 +168,8 @@ def _ensure_running(
     workload.stop()
     volumes.check_writable(container)
     if estranged:
+        import control_plane  # noqa: PLC0415  # most events need no SQLite
+
         control_plane.forget_admin(container)
     pair = volumes.commit(container, pair, state, made.life)
     return workload.ensure(state.options, made), pair
