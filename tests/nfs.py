@@ -15,6 +15,8 @@ _LIBRARY = ctypes.util.find_library("nfs")
 _URL = "nfs://127.0.0.1{share}?version=3&nfsport={port}&mountport={port}&uid=1000&gid=1000"
 # From this version of the library on, the buffer comes before its size.
 _BUFFER_FIRST = 16
+# The most that a server takes in one call.
+_AT_ONCE = 1024 * 1024
 
 
 def missing() -> str:
@@ -92,10 +94,12 @@ class Client:
         made = self._nfs.nfs_open2(self._context, name, flags, 0o644, ctypes.byref(handle))
         self._check(made, f"create {path}")
         try:
-            if data:
-                size = ctypes.c_uint64(len(data))
-                given = (data, size) if self._buffer_first else (size, data)
-                self._check(self._nfs.nfs_write(self._context, handle, *given), f"write {path}")
+            while data:
+                part = data[:_AT_ONCE]
+                size = ctypes.c_uint64(len(part))
+                given = (part, size) if self._buffer_first else (size, part)
+                written = self._nfs.nfs_write(self._context, handle, *given)
+                data = data[self._check(written, f"write {path}") :]
         finally:
             closed = 0 if self._broken else self._nfs.nfs_close(self._context, handle)
         self._check(closed, f"close {path}")

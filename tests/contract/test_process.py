@@ -9,17 +9,6 @@ import httpx
 import pytest
 
 
-def make_share(server, name: str = "/export") -> None:
-    """A share with a Badger store and the local volume, as the charm makes it."""
-    key = name.removeprefix("/")
-    store = {"name": key, "type": "badger", "config": f'{{"path": "{server.root}/stores/{key}"}}'}
-    content = f'{{"path": "{server.root}/content", "max_size": 1073741824}}'
-    assert server.api("POST", "/store/metadata", store).status_code == 201
-    server.api("POST", "/store/block/local", {"name": "volume", "type": "fs", "config": content})
-    share = {"name": name, "metadata_store_id": key, "local_block_store": "volume"}
-    assert server.api("POST", "/shares", share).status_code == 201
-
-
 def test_a_first_start_has_an_admin_and_two_adapters(fresh):
     fresh.start()
     assert fresh.login().status_code == 200
@@ -34,7 +23,7 @@ def test_a_first_start_has_an_admin_and_two_adapters(fresh):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_what_was_acknowledged_outlives_the_process(fresh, number):
     fresh.start()
-    make_share(fresh)
+    fresh.make_share()
     fresh.api("PUT", "/shares/export", {"quota_bytes": "1GiB", "read_only": True})
     fresh.api("POST", "/shares/export/disable")
     fresh.api("PATCH", "/shares/export/adapters/nfs/config", {"squash": "none"})
@@ -51,7 +40,7 @@ def test_what_was_acknowledged_outlives_the_process(fresh, number):
 
 def test_the_initial_password_counts_only_where_there_is_no_admin(fresh):
     fresh.start()
-    make_share(fresh)
+    fresh.make_share()
     user = {"username": "ann", "password": "her-password", "role": "user"}
     assert fresh.api("POST", "/users", user).status_code == 201
     fresh.stop()
@@ -60,7 +49,7 @@ def test_the_initial_password_counts_only_where_there_is_no_admin(fresh):
     assert fresh.login("second-password").status_code == 401
     assert fresh.login().status_code == 200
     fresh.stop()
-    with sqlite3.connect(fresh.root / "controlplane.db") as database:
+    with sqlite3.connect(fresh.database) as database:
         database.execute("DELETE FROM users WHERE username = 'admin'")
     database.close()
     fresh.start()
@@ -83,13 +72,13 @@ def test_tokens_end_with_the_secret_they_were_signed_with(fresh):
     assert (answer.status_code, answer.text.strip()) == (401, "Invalid or expired token")
 
 
-@pytest.mark.parametrize("lost", ["content", "stores"])
+@pytest.mark.parametrize("lost", ["content", "metadata/stores"])
 def test_a_lost_volume_is_not_noticed_by_the_server(fresh, lost):
     """Why the charm has to: it starts, and the share is healthy."""
     fresh.start()
-    make_share(fresh)
+    fresh.make_share()
     fresh.stop()
-    shutil.rmtree(fresh.root / lost)
+    shutil.rmtree(fresh.root / "data" / lost)
     fresh.start()
     assert fresh.api("GET", "/shares/export/status").json()["status"] == "healthy"
 
@@ -126,10 +115,9 @@ def test_an_unknown_key_in_the_file_is_a_warning(fresh):
 
 def test_a_store_that_another_process_has_open_ends_it(fresh):
     fresh.start()
-    make_share(fresh)
+    fresh.make_share()
     other = type(fresh)(fresh.program, fresh.root / "other")
-    other.root.mkdir()
-    other.config["database"]["sqlite"]["path"] = str(fresh.root / "controlplane.db")
+    other.config["database"]["sqlite"]["path"] = str(fresh.database)
     other.launch()
     assert other.end() == 1
     assert "Error:" in other.log

@@ -14,8 +14,7 @@ from typing import Protocol
 
 from tests import servers
 from tests.agent.rig import Agent
-from tests.contract.conftest import Server
-from tests.contract.test_process import make_share
+from tests.contract.server import Server
 from tests.databases import ROOT
 from tests.nfs import Client
 from tests.soak.writer import Record
@@ -107,7 +106,7 @@ class ServerLoad:
         """Start the server and the clients."""
         self._server.start()
         if not self._made:
-            make_share(self._server)
+            self._server.make_share()
             self._server.api("PUT", "/shares/export", {"default_permission": "read-write"})
             self._made = True
         self._stop.clear()

@@ -14,9 +14,10 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
-from tests.standin.core import VERSION, Problem, Response, StandIn, not_found
+from tests.standin.answers import Problem, Response, broken, not_found
+from tests.standin.core import VERSION, StandIn
 from tests.standin.database import now
-from tests.standin.files import Full, VolumeStores
+from tests.standin.files import Full, Stale, VolumeStores
 
 _LEVELS = ("DEBUG", "INFO", "WARN", "ERROR")
 _SECTIONS = {
@@ -39,6 +40,8 @@ _NEWER_STATE = 78
 _DURATION = re.compile(r"(\d+(ms|s|m|h))+")
 # A test writes a larger number here to make a volume of a newer server.
 _STAMP, _FORMAT = "standin-format", 1
+# How many seconds a snapshot takes, and each half of a restore.
+_SECONDS = "STANDIN_SNAPSHOT_SECONDS"
 
 
 class Listeners:
@@ -92,6 +95,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(answer.body)
 
@@ -105,18 +110,23 @@ class Handler(BaseHTTPRequestHandler):
         if share["read_only"] and self.command != "GET":
             return Problem(403, "Forbidden", "read-only").response
         store = (database.find("metadata", share["metadata_store_id"]) or {})["name"]
-        if self.command == "GET":
+        try:
+            return self._serve_file(share, store, name, data)
+        except Full as error:
+            return Problem(507, "Insufficient Storage", str(error)).response
+        except Stale as error:
+            return broken(str(error)).response
+
+    def _serve_file(self, share: dict[str, Any], store: str, name: str, data: bytes) -> Response:
+        if self.command == "PUT":
+            self.stores.put(share, store, name, data)
+        elif self.command == "DELETE":
+            self.stores.remove(share, store, name)
+        else:
             content = self.stores.get(share, store, name)
             if content is None:
                 return not_found("File").response
             return Response(200, content, "application/octet-stream")
-        try:
-            if self.command == "PUT":
-                self.stores.put(share, store, name, data)
-            else:
-                self.stores.remove(share, store, name)
-        except Full as error:
-            return Problem(507, "Insufficient Storage", str(error)).response
         return Response(201)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # http.server's name
@@ -171,6 +181,7 @@ def _boot(config: dict[str, Any]) -> tuple[StandIn, VolumeStores]:
             stores=stores,
             listen=Listeners().listen,
         )
+        core.snapshots.seconds = float(os.environ.get(_SECONDS, "0.05"))
     except ValueError as error:
         _fail(f"failed to initialize metadata stores: {error}")
     if len(secret) < _SHORTEST_SECRET:
@@ -223,6 +234,7 @@ def start(path: Path) -> None:
     _log("INFO", "Server is running", version=VERSION)
     api.serve_forever(poll_interval=0.02)
     api.server_close()
+    core.snapshots.close()
     core.database.close()
     stores.close()
     _log("INFO", "DittoFS runtime stopped")

@@ -16,7 +16,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.standin.answers import (
+    Problem,
+    Response,
+    as_json,
+    as_text,
+    bad_request,
+    conflict,
+    not_found,
+)
 from tests.standin.database import Database, Object, now
+from tests.standin.snapshots import Snapshots
+from tests.standin.stores import Stores
 from units import format_size, parse_size
 
 VERSION = "v0.29.0"
@@ -37,47 +48,12 @@ _SHARE_FIELDS: dict[str, type] = {
 }
 
 
-@dataclass
-class Response:
-    """What goes back to the client."""
-
-    status: int
-    body: bytes = b""
-    content_type: str = "application/json"
-
-
-class Problem(Exception):  # noqa: N818  # the RFC's own word
-    """An answer that refuses, in the form of RFC 7807."""
-
-    def __init__(self, status: int, title: str, detail: str):
-        super().__init__(detail)
-        body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-        self.response = Response(
-            status, json.dumps(body).encode() + b"\n", "application/problem+json"
-        )
-
-
 class Cut(Exception):  # noqa: N818  # a fault to inject, not an error
     """A fault: the connection is cut before an answer."""
 
 
 class Timeout(Exception):  # noqa: N818  # a fault to inject, not an error
     """A fault: there is never an answer."""
-
-
-def bad_request(detail: str) -> Problem:
-    """What is wrong is the client's fault."""
-    return Problem(400, "Bad Request", detail)
-
-
-def not_found(what: str) -> Problem:
-    """There is no such thing."""
-    return Problem(404, "Not Found", f"{what} not found")
-
-
-def conflict(detail: str) -> Problem:
-    """It is there already, or something needs it."""
-    return Problem(409, "Conflict", detail)
 
 
 @dataclass
@@ -87,26 +63,6 @@ class Call:
     method: str
     path: str
     body: Any = None
-
-
-class Stores:
-    """Where the stand-in's stores are; the process puts directories and Badger logs behind it."""
-
-    def open_metadata(self, store: Object) -> None:
-        """Open a metadata store; ValueError refuses it."""
-        if store["type"] == "badger" and not isinstance(store["config"].get("path"), str):
-            raise ValueError("badger metadata store requires path as string")
-
-    def open_share(self, share: Object, content: Object) -> None:
-        """Make what a share needs on its local store."""
-
-    def used_bytes(self, share: Object, store: str) -> int:
-        """What the files of a share hold, whose metadata store has this name."""
-        del share, store
-        return 0
-
-    def close_share(self, share: Object) -> None:
-        """Let go of a share's local store."""
 
 
 @dataclass
@@ -121,6 +77,9 @@ class StandIn:
     fault: Callable[[str, str], Response | None] = lambda _method, _path: None
     bound: dict[str, bool] = field(default_factory=dict[str, bool])
     started: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        self.snapshots = Snapshots(self.database, self.stores)
 
     @classmethod
     def start(
@@ -143,9 +102,8 @@ class StandIn:
         for store in self.database.all("metadata"):
             self.stores.open_metadata(store)
         for share in self.database.all("share"):
-            content = self.database.find("local", share["local_block_store_id"])
-            if content is not None:
-                self.stores.open_share(share, content)
+            self._open(share)
+        self.snapshots.recover()
         for adapter in self.database.all("adapter"):
             self._bind(adapter)
 
@@ -187,17 +145,17 @@ class StandIn:
                 self.calls.append(Call(method, route, parsed))
                 parts = [unquote(part) for part in match.groups()]
                 return methods[method](self, parsed, user, *parts)
-        return _text(404, "404 page not found")
+        return as_text(404, "404 page not found")
 
     def _authenticate(self, headers: dict[str, str]) -> Object | Response:
         header = headers.get("authorization")
         if not header:
-            return _text(401, "Authorization header required")
+            return as_text(401, "Authorization header required")
         user = self.database.user(self._token_user(header.removeprefix("Bearer ")) or "")
         if user is None:
-            return _text(401, "Invalid or expired token")
+            return as_text(401, "Invalid or expired token")
         if user["role"] != "admin":
-            return _text(403, "Admin access required")
+            return as_text(403, "Admin access required")
         return user
 
     def _token(self, user: str) -> str:
@@ -221,7 +179,7 @@ class StandIn:
                 "metadata_stores": len(self.database.all("metadata")),
                 "adapters": {"running": len(self.bound), "types": sorted(self.bound)},
             }
-        return _json({"status": "healthy", "timestamp": now(), "data": data})
+        return as_json({"status": "healthy", "timestamp": now(), "data": data})
 
     def login(self, body: Object, _user: Object) -> Response:
         """POST /auth/login."""
@@ -234,7 +192,7 @@ class StandIn:
 
     def _tokens(self, name: str) -> Response:
         token = self._token(name)
-        return _json(
+        return as_json(
             {
                 "access_token": token,
                 "refresh_token": token,
@@ -246,7 +204,7 @@ class StandIn:
 
     def me(self, _body: Object, user: Object) -> Response:
         """GET /auth/me."""
-        return _json(user)
+        return as_json(user)
 
     def change_password(self, body: Object, user: Object) -> Response:
         """POST /users/me/password."""
@@ -262,7 +220,7 @@ class StandIn:
 
     def users(self, _body: Object, _user: Object) -> Response:
         """GET /users."""
-        return _json(self.database.users())
+        return as_json(self.database.users())
 
     def create_user(self, body: Object, _user: Object) -> Response:
         """POST /users."""
@@ -270,11 +228,11 @@ class StandIn:
         if self.database.user(name):
             raise conflict("User already exists")
         made = {"username": name, "role": _str(body, "role") or "user", "enabled": True}
-        return _json(self.database.put_user(made, _str(body, "password")), 201)
+        return as_json(self.database.put_user(made, _str(body, "password")), 201)
 
     def list_stores(self, _body: Object, _user: Object, kind: str) -> Response:
         """GET /store/metadata, /store/block/local."""
-        return _json([_store_answer(each) for each in self.database.all(_kind(kind))])
+        return as_json([_store_answer(each) for each in self.database.all(_kind(kind))])
 
     def create_store(self, body: Object, _user: Object, kind: str) -> Response:
         """POST /store/metadata, /store/block/local."""
@@ -291,7 +249,7 @@ class StandIn:
                 self.stores.open_metadata(store)
             except ValueError as error:
                 raise bad_request(f"Failed to create metadata store: {error}") from error
-        return _json(_store_answer(self.database.put(kind, store)), 201)
+        return as_json(_store_answer(self.database.put(kind, store)), 201)
 
     def change_store(self, body: Object, _user: Object, kind: str, name: str) -> Response:
         """PUT of a store: the row only, the store is not opened again."""
@@ -303,7 +261,7 @@ class StandIn:
             found["config"] = _config(body)
         found["type"] = _str(body, "type") or found["type"]
         self._check_store(kind, found)
-        return _json(_store_answer(self.database.put(kind, found)))
+        return as_json(_store_answer(self.database.put(kind, found)))
 
     def delete_store(self, _body: Object, _user: Object, kind: str, name: str) -> Response:
         """DELETE of a store that no share uses; its files stay."""
@@ -334,7 +292,7 @@ class StandIn:
 
     def list_shares(self, _body: Object, _user: Object) -> Response:
         """GET /shares."""
-        return _json([self._share_answer(each) for each in self.database.all("share")])
+        return as_json([self._share_answer(each) for each in self.database.all("share")])
 
     def create_share(self, body: Object, _user: Object) -> Response:
         """POST /shares."""
@@ -364,8 +322,14 @@ class StandIn:
         if self.database.find("share", share["name"]):
             raise conflict("Share already exists")
         share = self.database.put("share", share)
-        self.stores.open_share(share, content)
-        return _json(self._share_answer(share), 201)
+        self._open(share)
+        return as_json(self._share_answer(share), 201)
+
+    def _open(self, share: Object) -> None:
+        content = self.database.find("local", share["local_block_store_id"])
+        store = self.database.find("metadata", share["metadata_store_id"])
+        if content is not None and store is not None:
+            self.stores.open_share(share, content, store["name"])
 
     def _share(self, name: str) -> Object:
         found = self.database.find("share", f"/{name.removeprefix('/')}")
@@ -375,16 +339,17 @@ class StandIn:
 
     def get_share(self, _body: Object, _user: Object, name: str) -> Response:
         """GET /shares/{name}."""
-        return _json(self._share_answer(self._share(name)))
+        return as_json(self._share_answer(self._share(name)))
 
     def change_share(self, body: Object, _user: Object, name: str) -> Response:
         """PUT /shares/{name}."""
         share = self._share(name) | _share_changes(body)
-        return _json(self._share_answer(self.database.put("share", share)))
+        return as_json(self._share_answer(self.database.put("share", share)))
 
     def delete_share(self, _body: Object, _user: Object, name: str) -> Response:
         """DELETE /shares/{name}; what it holds stays."""
         share = self._share(name)
+        self.snapshots.drop(share)
         self.stores.close_share(share)
         self.database.remove("share", share["name"])
         return Response(204)
@@ -392,16 +357,16 @@ class StandIn:
     def share_status(self, _body: Object, _user: Object, name: str) -> Response:
         """GET /shares/{name}/status."""
         self._share(name)
-        return _json(_health())
+        return as_json(_health())
 
     def enable_share(self, _body: Object, _user: Object, name: str, word: str) -> Response:
         """POST /shares/{name}/enable, /disable."""
         share = self.database.put("share", self._share(name) | {"enabled": word == "enable"})
-        return _json(self._share_answer(share))
+        return as_json(self._share_answer(share))
 
     def nfs_config(self, _body: Object, _user: Object, name: str) -> Response:
         """GET /shares/{name}/adapters/nfs/config."""
-        return _json({"squash": self._share(name)["squash"], "allow_auth_sys": True})
+        return as_json({"squash": self._share(name)["squash"], "allow_auth_sys": True})
 
     def change_nfs_config(self, body: Object, user: Object, name: str) -> Response:
         """PATCH /shares/{name}/adapters/nfs/config."""
@@ -411,20 +376,44 @@ class StandIn:
         self.database.put("share", share | {"squash": squash})
         return self.nfs_config(body, user, name)
 
+    def list_snapshots(self, _body: Object, _user: Object, name: str) -> Response:
+        """GET /shares/{name}/snapshots."""
+        return self.snapshots.list(name)
+
+    def create_snapshot(self, body: Object, _user: Object, name: str) -> Response:
+        """POST /shares/{name}/snapshots."""
+        return self.snapshots.create(body, name)
+
+    def get_snapshot(self, _body: Object, _user: Object, name: str, identifier: str) -> Response:
+        """GET /shares/{name}/snapshots/{id}."""
+        return self.snapshots.get(name, identifier)
+
+    def delete_snapshot(
+        self, _body: Object, _user: Object, name: str, identifier: str
+    ) -> Response:
+        """DELETE /shares/{name}/snapshots/{id}."""
+        return self.snapshots.delete(name, identifier)
+
+    def restore_snapshot(
+        self, body: Object, _user: Object, name: str, identifier: str
+    ) -> Response:
+        """POST /shares/{name}/snapshots/{id}/restore."""
+        return self.snapshots.restore(body, name, identifier)
+
     def list_adapters(self, _body: Object, _user: Object) -> Response:
         """GET /adapters."""
-        return _json([self._adapter_answer(each) for each in self.database.all("adapter")])
+        return as_json([self._adapter_answer(each) for each in self.database.all("adapter")])
 
     def get_adapter(self, _body: Object, _user: Object, name: str) -> Response:
         """GET /adapters/{type}."""
-        return _json(self._adapter_answer(self._adapter(name)))
+        return as_json(self._adapter_answer(self._adapter(name)))
 
     def change_adapter(self, body: Object, _user: Object, name: str) -> Response:
         """PUT /adapters/{type}: bound again at once; a failure is in the status only."""
         adapter = self._adapter(name) | _typed(body, {"enabled": bool, "port": int})
         adapter = self.database.put("adapter", adapter)
         self._bind(adapter)
-        return _json(self._adapter_answer(adapter))
+        return as_json(self._adapter_answer(adapter))
 
     def _adapter(self, name: str) -> Object:
         found = self.database.find("adapter", name)
@@ -438,11 +427,11 @@ class StandIn:
 
     def drain(self, _body: Object, _user: Object) -> Response:
         """POST /system/drain-uploads: there is nothing to upload."""
-        return _json({"status": "drained", "duration": "1ms"})
+        return as_json({"status": "drained", "duration": "1ms"})
 
     def clients(self, _body: Object, _user: Object) -> Response:
         """GET /clients."""
-        return _json([])
+        return as_json([])
 
     def _share_answer(self, share: Object) -> Object:
         answer = {key: value for key, value in share.items() if key != "squash"}
@@ -474,14 +463,6 @@ def _store_answer(store: Object) -> Object:
 
 def _health(status: str = "healthy", message: str = "") -> Object:
     return {"status": status, "checked_at": now()} | ({"message": message} if message else {})
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(status, json.dumps(value).encode() + b"\n")
-
-
-def _text(status: int, text: str) -> Response:
-    return Response(status, f"{text}\n".encode(), "text/plain; charset=utf-8")
 
 
 def _parse(body: bytes) -> Object:
@@ -570,6 +551,15 @@ _ROUTES: list[tuple[re.Pattern[str], dict[str, Callable[..., Response]]]] = [
             f"/shares/{_NAME}/adapters/nfs/config",
             {"GET": StandIn.nfs_config, "PATCH": StandIn.change_nfs_config},
         ),
+        (
+            f"/shares/{_NAME}/snapshots",
+            {"GET": StandIn.list_snapshots, "POST": StandIn.create_snapshot},
+        ),
+        (
+            f"/shares/{_NAME}/snapshots/{_NAME}",
+            {"GET": StandIn.get_snapshot, "DELETE": StandIn.delete_snapshot},
+        ),
+        (f"/shares/{_NAME}/snapshots/{_NAME}/restore", {"POST": StandIn.restore_snapshot}),
         ("/adapters", {"GET": StandIn.list_adapters}),
         (f"/adapters/{_NAME}", {"GET": StandIn.get_adapter, "PUT": StandIn.change_adapter}),
         ("/system/drain-uploads", {"POST": StandIn.drain}),

@@ -1,4 +1,8 @@
-"""What the stand-in keeps: objects of a few kinds, in an SQLite file."""
+"""What the stand-in keeps: objects of a few kinds, in an SQLite file.
+
+What tools look for in the real server's file has its names here too: users, whether a share is
+enabled, snapshots, restores that did not end.
+"""
 
 import hashlib
 import hmac
@@ -19,12 +23,44 @@ CREATE TABLE IF NOT EXISTS objects (
     kind TEXT, name TEXT, data TEXT, position INTEGER PRIMARY KEY AUTOINCREMENT,
     UNIQUE (kind, name)
 );
+CREATE TABLE IF NOT EXISTS shares (
+    id TEXT PRIMARY KEY, name TEXT UNIQUE, enabled NUMERIC NOT NULL DEFAULT true, data TEXT
+);
+CREATE TABLE IF NOT EXISTS snapshots (
+    id TEXT PRIMARY KEY,
+    name TEXT,
+    share_name TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'creating',
+    metadata_engine TEXT NOT NULL,
+    manifest_count INTEGER NOT NULL DEFAULT 0,
+    remote_durable NUMERIC NOT NULL DEFAULT false,
+    journal_version INTEGER NOT NULL DEFAULT 0,
+    scheduled NUMERIC NOT NULL DEFAULT false,
+    error TEXT DEFAULT '',
+    created_at DATETIME,
+    updated_at DATETIME
+);
+CREATE UNIQUE INDEX IF NOT EXISTS idx_share_creating
+    ON snapshots (share_name) WHERE state = 'creating';
+CREATE TABLE IF NOT EXISTS restore_markers (
+    share_name TEXT PRIMARY KEY,
+    target_snapshot_id TEXT NOT NULL,
+    safety_snapshot_id TEXT NOT NULL,
+    step TEXT NOT NULL,
+    created_at DATETIME,
+    updated_at DATETIME
+);
 """
 
 
 def now() -> str:
     """The present moment as the server writes it."""
     return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _moment() -> str:
+    """The present moment as the server stores it."""
+    return datetime.now(UTC).isoformat(sep=" ")
 
 
 class Database:
@@ -35,6 +71,7 @@ class Database:
             path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path or ":memory:", check_same_thread=False)
+        self._connection.row_factory = sqlite3.Row
         if path is not None:
             self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.executescript(_SCHEMA)
@@ -46,9 +83,11 @@ class Database:
 
     def all(self, kind: str) -> list[Object]:
         """All objects of a kind, oldest first."""
-        query = "SELECT data FROM objects WHERE kind = ? ORDER BY position"
-        with self._lock:
-            return [json.loads(row[0]) for row in self._connection.execute(query, (kind,))]
+        if kind == "share":
+            rows = self._rows("SELECT data, enabled FROM shares ORDER BY rowid")
+            return [json.loads(row["data"]) | {"enabled": bool(row["enabled"])} for row in rows]
+        rows = self._rows("SELECT data FROM objects WHERE kind = ? ORDER BY position", kind)
+        return [json.loads(row["data"]) for row in rows]
 
     def find(self, kind: str, name_or_id: str) -> Object | None:
         """An object by its name or its id."""
@@ -60,26 +99,83 @@ class Database:
     def put(self, kind: str, data: Object) -> Object:
         """Write an object; one without id gets one, and its times."""
         data = {"id": str(uuid.uuid4()), "created_at": now(), **data, "updated_at": now()}
-        with self._lock, self._connection:
-            self._connection.execute(
+        if kind == "share":
+            self._change(
+                "INSERT INTO shares (id, name, enabled, data) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (id) DO UPDATE SET enabled = excluded.enabled, data = excluded.data",
+                data["id"],
+                data["name"],
+                data["enabled"],
+                json.dumps(data),
+            )
+        else:
+            self._change(
                 "INSERT INTO objects (kind, name, data) VALUES (?, ?, ?) "
                 "ON CONFLICT (kind, name) DO UPDATE SET data = excluded.data",
-                (kind, data["name"], json.dumps(data)),
+                kind,
+                data["name"],
+                json.dumps(data),
             )
         return data
 
     def remove(self, kind: str, name: str) -> None:
         """Forget an object."""
-        with self._lock, self._connection:
-            self._connection.execute(
-                "DELETE FROM objects WHERE kind = ? AND name = ?", (kind, name)
-            )
+        if kind == "share":
+            self._change("DELETE FROM shares WHERE name = ?", name)
+        else:
+            self._change("DELETE FROM objects WHERE kind = ? AND name = ?", kind, name)
+
+    def add_snapshot(self, row: Object) -> None:
+        """Write a snapshot; sqlite3.IntegrityError: the share has one in flight."""
+        row = row | {"created_at": _moment(), "updated_at": _moment()}
+        names, marks = ", ".join(row), ", ".join("?" * len(row))
+        query = f"INSERT INTO snapshots ({names}) VALUES ({marks})"  # noqa: S608  # our own names
+        self._change(query, *row.values())
+
+    def change_snapshot(self, identifier: str, **columns: Any) -> None:
+        """Change a snapshot, if it is there."""
+        columns |= {"updated_at": _moment()}
+        query = f"UPDATE snapshots SET {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?"  # noqa: S608  # our own names
+        self._change(query, *columns.values(), identifier)
+
+    def snapshots(self, share: str) -> list[Object]:
+        """All snapshots of a share, oldest first."""
+        return self._rows(
+            "SELECT * FROM snapshots WHERE share_name = ? ORDER BY created_at", share
+        )
+
+    def snapshot(self, share: str, identifier: str) -> Object | None:
+        """A snapshot of a share."""
+        return next((row for row in self.snapshots(share) if row["id"] == identifier), None)
+
+    def remove_snapshot(self, identifier: str) -> None:
+        """Forget a snapshot."""
+        self._change("DELETE FROM snapshots WHERE id = ?", identifier)
+
+    def put_marker(self, row: Object) -> None:
+        """Note how far the restore of a share is."""
+        self._change(
+            "INSERT OR REPLACE INTO restore_markers VALUES (?, ?, ?, ?, ?, ?)",
+            row["share_name"],
+            row["target_snapshot_id"],
+            row["safety_snapshot_id"],
+            row["step"],
+            _moment(),
+            _moment(),
+        )
+
+    def markers(self) -> list[Object]:
+        """The restores that did not end."""
+        return self._rows("SELECT * FROM restore_markers")
+
+    def remove_marker(self, share: str) -> None:
+        """A restore has ended."""
+        self._change("DELETE FROM restore_markers WHERE share_name = ?", share)
 
     def users(self) -> list[Object]:
         """All users, without their passwords."""
-        with self._lock:
-            rows = self._connection.execute("SELECT data FROM users ORDER BY rowid")
-            return [json.loads(row[0]) for row in rows]
+        rows = self._rows("SELECT data FROM users ORDER BY rowid")
+        return [json.loads(row["data"]) for row in rows]
 
     def user(self, name: str) -> Object | None:
         """A user by name."""
@@ -88,20 +184,27 @@ class Database:
     def put_user(self, data: Object, password: str) -> Object:
         """Write a user with a password."""
         data = {"id": str(uuid.uuid4()), "created_at": now(), **data}
-        with self._lock, self._connection:
-            self._connection.execute(
-                "INSERT OR REPLACE INTO users VALUES (?, ?, ?)",
-                (data["username"], _hash(password), json.dumps(data)),
-            )
+        self._change(
+            "INSERT OR REPLACE INTO users VALUES (?, ?, ?)",
+            data["username"],
+            _hash(password),
+            json.dumps(data),
+        )
         return data
 
     def accepts(self, name: str, password: str) -> bool:
         """Whether this is the user's password."""
+        rows = self._rows("SELECT password_hash FROM users WHERE username = ?", name)
+        stored = [row["password_hash"] for row in rows]
+        return bool(stored) and hmac.compare_digest(stored[0], _hash(password, stored[0]))
+
+    def _rows(self, query: str, *values: Any) -> list[Object]:
         with self._lock:
-            row = self._connection.execute(
-                "SELECT password_hash FROM users WHERE username = ?", (name,)
-            ).fetchone()
-        return row is not None and hmac.compare_digest(row[0], _hash(password, row[0]))
+            return [dict(row) for row in self._connection.execute(query, values)]
+
+    def _change(self, query: str, *values: Any) -> None:
+        with self._lock, self._connection:
+            self._connection.execute(query, values)
 
 
 def _hash(password: str, like: str | None = None) -> str:

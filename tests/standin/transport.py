@@ -41,6 +41,5 @@ class Border:
             raise httpx.RemoteProtocolError("cut", request=request) from None
         except Timeout:
             raise httpx.ReadTimeout("slow", request=request) from None
-        return httpx.Response(
-            answer.status, content=answer.body, headers={"content-type": answer.content_type}
-        )
+        headers = {"content-type": answer.content_type} | answer.headers
+        return httpx.Response(answer.status, content=answer.body, headers=headers)
