@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup charmcraft format lint unit functional contract test test-mysql integration soak demo bench pack lock clean
+.PHONY: help setup charmcraft format lint unit functional contract test test-mysql integration soak points demo bench pack lock clean
 
 BIN := .venv/bin
 CODE := src lib tests
@@ -39,7 +39,8 @@ contract: setup ## test that the stand-in server does what the real server does
 	$(BIN)/python -m pytest tests/contract
 
 test: setup charmcraft ## every test that needs no Juju, with the branch coverage of src
-	@scripts/test.sh 90 "tests/unit tests/badger tests/agent" "tests/contract tests/functional tests/mysql"
+	@scripts/test.sh 90 "tests/unit tests/badger" "tests/agent tests/archive" \
+		"tests/contract tests/functional tests/mysql"
 
 test-mysql: setup ## test the mirror against MySQL proper instead of MariaDB
 	@scripts/mysql-rootfs.sh .cache/mysql-rootfs
@@ -50,6 +51,9 @@ integration: setup ## test the packed charm on a real Juju, where there is one
 
 soak: setup ## kill, stop and cut everything at random for SECONDS (120), then compare
 	@PYTHONPATH=src:lib $(BIN)/python -m tests.soak --seconds $(or $(SECONDS),120) $(ARGS)
+
+points: setup ## kill everything at random points of backups and restores, POINTS (200) times
+	@PYTHONPATH=src:lib $(BIN)/python -m tests.soak.backups --points $(or $(POINTS),200) $(ARGS)
 
 demo: setup ## show the whole life of the charm on real processes
 	@PYTHONPATH=src:lib $(BIN)/python -m tests.demo

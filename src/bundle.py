@@ -3,6 +3,7 @@
 The packages are those of the charm's own environment, so both are pinned in one place.
 """
 
+import functools
 import hashlib
 import io
 import re
@@ -15,11 +16,20 @@ if TYPE_CHECKING:
     from importlib import metadata
 
 PROGRAM = Path(__file__).parent / "agent"
-PACKAGES = ("PyMySQL", "cryptography", "google-crc32c")
+PACKAGES = (
+    "PyMySQL",
+    "cryptography",
+    "google-crc32c",
+    "obstore",
+    "zstandard",
+    "cronsim",
+    "certifi",
+)
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _CACHE = "__pycache__"
 
 
+@functools.cache
 def digest() -> str:
     """A digest that differs where the bundle differs; cheap, the packages are not read."""
     found = hashlib.sha256()

@@ -21,7 +21,7 @@ from agent.control_plane import ControlPlaneError
 from agent.mirror import Mirror, store_directories
 from agent.mysql import AwayError, Database, DatabaseError
 from agent.recovery import RecoveryError, recover
-from agent.report import PORT, Report, Server, read_status
+from agent.report import PORT, Report, listen, read_status
 from agent.settings import Settings, SettingsError, load
 from agent.verification import StoreReport, UncertainError, note_verified, verify
 
@@ -30,6 +30,7 @@ logger = logging.getLogger("agent")
 _STOP_SECONDS = 0.9
 _SWITCH_SECONDS = 0.001
 _RETRY_SECONDS = 2.0
+_BACKUPS = ("backup", "backup-list", "backup-swap", "backup-rollback", "backup-discard")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,14 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
         status = read_status(asked.config.parent)
         _say(status)
         return 0 if status else 2
+    if asked.command in _BACKUPS:
+        return _backups(asked)
     try:
         settings = load(asked.config, asked.root)
     except SettingsError as error:
         _say({"error": {"kind": "settings", "text": str(error)}})
         return 2
-    logging.basicConfig(
-        level=settings.log_level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
-    )
+    _log(settings.log_level)
     return {"mirror": _mirror, "recover": _recover, "verify": _verify, "inspect": _inspect}[
         asked.command
     ](settings, asked)
@@ -58,13 +59,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="agent", description=__doc__)
     parser.add_argument(
         "command",
-        choices=["mirror", "recover", "verify", "inspect", "status"],
+        choices=["mirror", "recover", "verify", "inspect", "status", *_BACKUPS],
         help="mirror: keep MySQL up to date until SIGTERM; recover: rebuild the metadata volume; "
-        "verify: compare both sides; inspect: whose mirror MySQL holds; status: of the service",
+        "verify: compare both sides; inspect: whose mirror MySQL holds; status: of the service; "
+        "backup: make and restore backups until SIGTERM; backup-list: those in the bucket; "
+        "backup-swap, backup-rollback, backup-discard: steps of a restore",
     )
     parser.add_argument("--config", type=Path, required=True, help="the configuration file")
     parser.add_argument("--root", type=Path, default=Path("/"), help="in front of the volumes")
-    parser.add_argument("--port", type=int, default=PORT, help="of /health and /metrics")
+    parser.add_argument("--port", type=int, help="of /health and /metrics")
+    parser.add_argument("--all", action="store_true", help="backup-list: of all applications")
     parser.add_argument("--from", dest="instance", help="recover: the mirror must be this one's")
     parser.add_argument(
         "--stay", action="store_true", help="recover: answer /health afterwards until SIGTERM"
@@ -75,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 def _mirror(settings: Settings, asked: argparse.Namespace) -> int:
     stop = _stopped_by_signals()
     report = Report(settings.run, settings.max_lag)
-    server = _listen(report, asked.port)
+    server = listen(report, PORT if asked.port is None else asked.port)
     Mirror(settings, report, stop).run()
     if server:
         server.close()
@@ -85,7 +89,7 @@ def _mirror(settings: Settings, asked: argparse.Namespace) -> int:
 def _recover(settings: Settings, asked: argparse.Namespace) -> int:
     stop = _stopped_by_signals()
     report = Report(settings.run, settings.max_lag)
-    server = _listen(report, asked.port)
+    server = listen(report, PORT if asked.port is None else asked.port)
     result = _try_recovery(settings, report, asked, stop)
     report.flush(now=True)
     _say(result)
@@ -163,6 +167,22 @@ def _inspect(settings: Settings, _: argparse.Namespace) -> int:
     return 1 if result["error"] else 0
 
 
+def _backups(asked: argparse.Namespace) -> int:
+    from agent.archive import commands  # noqa: PLC0415  # the mirror has no use for it
+
+    _log(logging.INFO)
+    code, said = commands.run(asked, _stopped_by_signals)
+    if said is not None:
+        _say(said)
+    return code
+
+
+def _log(level: int) -> None:
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )
+
+
 def _stopped_by_signals() -> threading.Event:
     """An event that SIGTERM and SIGINT set; the process is gone a moment later in any case."""
     stop = threading.Event()
@@ -177,15 +197,6 @@ def _stopped_by_signals() -> threading.Event:
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     return stop
-
-
-def _listen(report: Report, port: int) -> Server | None:
-    try:
-        return Server(report, port)
-    except OSError as error:
-        # Mirroring matters more than being watched.
-        logger.warning("port %s: %s; no health check and no metrics", port, error.strerror)
-        return None
 
 
 def _error(kind: str, error: Exception) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import os
 import sqlite3
+import tempfile
 import zlib
 from contextlib import closing
 from pathlib import Path
@@ -92,9 +93,7 @@ class ControlPlane:
             return None
         if self._connection is None or inode != self._inode:
             self.close()
-            self._connection = sqlite3.connect(
-                f"{self._path.as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS
-            )
+            self._connection = _connect(self._path)
             self._inode = inode
         (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         return int(version)
@@ -125,12 +124,31 @@ def unseal(sealed: bytes, key: bytes, instance: str) -> bytes:
         ) from None
 
 
+def copied(path: Path, scratch: Path) -> bytes:
+    """The bytes of a consistent copy of the file; `scratch` is a folder to work in.
+
+    Raises:
+        ControlPlaneError: it cannot be read.
+    """
+    if not path.exists():
+        raise ControlPlaneError(f"{path.name} is not there")
+    try:
+        with closing(_connect(path)) as connection:
+            return _backup(connection, scratch)
+    except sqlite3.Error as error:
+        raise ControlPlaneError(f"{path.name}: {error}") from None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
+
+
 def _backup(source: sqlite3.Connection, scratch: Path) -> bytes:
     """The bytes of a consistent copy."""
-    target = scratch / "controlplane.copy"
-    target.unlink(missing_ok=True)
     # Made with its mode before SQLite writes the first byte into it.
-    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    handle, name = tempfile.mkstemp(dir=scratch)
+    os.close(handle)
+    target = Path(name)
     try:
         with closing(sqlite3.connect(target)) as copy:
             source.backup(copy)

@@ -3,13 +3,16 @@
 import contextlib
 import http.server
 import json
+import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
+
+logger = logging.getLogger(__name__)
 
 PORT = 9091
 STATUS = "status.json"
@@ -137,20 +140,21 @@ class Report:
         }
         lines: list[str] = []
         for name, (text, value) in gauges.items():
-            lines += _metric(name, "gauge", text, {"": value})
+            lines += metric(_PREFIX + name, "gauge", text, {"": value})
         for name, text in _COUNTERS.items():
-            lines += _metric(name, "counter", text, {"": counters.get(name, 0)})
+            lines += metric(_PREFIX + name, "counter", text, {"": counters.get(name, 0)})
         kinds = {f'{{kind="{kind}"}}': count for kind, count in sorted(errors.items())}
-        lines += _metric("errors_total", "counter", "Errors by kind.", kinds)
+        lines += metric(f"{_PREFIX}errors_total", "counter", "Errors by kind.", kinds)
         rows = {
             f'{{store="{_escaped(each["name"])}"}}': each["rows"]
             for each in status["stores"]
             if each.get("rows") is not None
         }
-        lines += _metric("store_rows", "gauge", "Rows in MySQL, as last counted.", rows)
+        lines += metric(f"{_PREFIX}store_rows", "gauge", "Rows in MySQL, as last counted.", rows)
         return "\n".join(lines) + "\n"
 
 
+_PREFIX = "dittofs_mirror_"
 _COUNTERS = {
     "rows_total": "Rows written to MySQL.",
     "transactions_total": "Transactions of the stores that reached MySQL.",
@@ -160,17 +164,24 @@ _COUNTERS = {
 }
 
 
-def _metric(name: str, kind: str, text: str, values: Mapping[str, float]) -> list[str]:
-    full = f"dittofs_mirror_{name}"
+def metric(name: str, kind: str, text: str, values: Mapping[str, float]) -> list[str]:
+    """The lines of a metric in Prometheus' text format; `values` by their labels."""
     return [
-        f"# HELP {full} {text}",
-        f"# TYPE {full} {kind}",
-        *(f"{full}{labels} {value:g}" for labels, value in values.items()),
+        f"# HELP {name} {text}",
+        f"# TYPE {name} {kind}",
+        *(f"{name}{labels} {value!r}" for labels, value in values.items()),
     ]
 
 
 def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+class Watched(Protocol):
+    """What a service says of itself."""
+
+    def healthy(self) -> tuple[bool, str]: ...  # noqa: D102  # the class docstring says it
+    def metrics(self) -> str: ...  # noqa: D102  # the class docstring says it
 
 
 class Server:
@@ -180,7 +191,7 @@ class Server:
         OSError: the port is taken.
     """
 
-    def __init__(self, report: Report, port: int = PORT, host: str = ""):
+    def __init__(self, report: Watched, port: int = PORT, host: str = ""):
         handler = type("Handler", (_Handler,), {"report": report})
         self._server = http.server.ThreadingHTTPServer((host, port), handler)
         self._server.daemon_threads = True
@@ -193,7 +204,7 @@ class Server:
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    report: ClassVar[Report]
+    report: ClassVar[Watched]
 
     def do_GET(self) -> None:
         if self.path == "/health":
@@ -215,6 +226,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         with contextlib.suppress(OSError):
             self.wfile.write(body)
+
+
+def listen(report: Watched, port: int) -> Server | None:
+    """Be watched on a port; None where it is taken: the work matters more."""
+    try:
+        return Server(report, port)
+    except OSError as error:
+        logger.warning("port %s: %s; no health check and no metrics", port, error.strerror)
+        return None
 
 
 def read_status(directory: Path) -> dict[str, Any] | None:

@@ -75,6 +75,7 @@ class Daemon:
         self.changes: dict[str, dict[str, Any]] = {}
         self.done: dict[str, threading.Event] = {}
         self.execs: dict[str, Exec] = {}
+        self.notices: dict[str, dict[str, Any]] = {}
         self._numbers = itertools.count(1)
 
     def plan(self) -> dict[str, Any]:
@@ -190,6 +191,29 @@ class Daemon:
                 infos.append({"name": name, "startup": startup, "current": current})
         return infos
 
+    def notify(self, asked: dict[str, Any]) -> dict[str, str]:
+        """Take a custom notice; those of one key are counted."""
+        if asked.get("action") != "add" or asked.get("type") != "custom":
+            raise ApiProblem(400, f'invalid action "{asked.get("action")}"')
+        key = asked.get("key", "")
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*(\.[a-z0-9]+)+(/[a-z0-9-]+)+", key):
+            raise ApiProblem(400, f'invalid key "{key}"')
+        now = _now()
+        found = self.notices.setdefault(
+            key,
+            {
+                "id": str(next(self._numbers)),
+                "user-id": os.getuid(),
+                "type": "custom",
+                "key": key,
+                "first-occurred": now,
+                "occurrences": 0,
+            },
+        )
+        found |= {"last-occurred": now, "last-repeated": now}
+        found["occurrences"] += 1
+        return {"id": found["id"]}
+
     def _check_failed(self, check: str) -> None:
         for name, config in self.plan().get("services", {}).items():
             if (
@@ -300,6 +324,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return yaml.safe_dump(daemon.plan())
         if path == "/v1/services":
             return daemon.service_infos(_split(query.get("names")))
+        if path == "/v1/notices":
+            return list(self.daemon.notices.values())
         if path == "/v1/checks":
             names = _split(query.get("names"))
             return [
@@ -325,6 +351,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.daemon.act(asked["action"], asked.get("services") or []), None
         if path == "/v1/files":
             return files_api.change_files(asked)
+        if path == "/v1/notices":
+            return self.daemon.notify(asked)
         if path == "/v1/exec":
             return self._exec(asked)
         raise ApiProblem(404, f"invalid API endpoint requested: {path}")

@@ -10,6 +10,7 @@ import ops
 import pytest
 from ops import pebble
 
+from agent.archive import notices
 from tests import servers
 
 
@@ -215,3 +216,15 @@ def test_a_change_that_takes_longer_than_the_client_waits_is_a_time_out(client):
     client.add_layer("s", layer("sleep 60"), combine=True)
     with pytest.raises(pebble.TimeoutError):
         client.replan_services(timeout=0.2)
+
+
+def test_a_program_of_the_container_wakes_the_charm(client, tmp_path, monkeypatch):
+    monkeypatch.setenv("PEBBLE", str(tmp_path))
+    assert notices.notify()
+    assert notices.notify()
+    (found,) = client.get_notices()
+    assert (found.type, found.key) == (pebble.NoticeType.CUSTOM, "dittofs.charm/backup")
+    assert found.occurrences == 2
+    assert not notices.notify("no key")
+    monkeypatch.setenv("PEBBLE_SOCKET", str(tmp_path / "nobody"))
+    assert not notices.notify()

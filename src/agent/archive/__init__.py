@@ -1,0 +1,1 @@
+"""Backups: from the volumes into a bucket and back, beside a server that serves."""

@@ -1,0 +1,261 @@
+"""Making a backup: snapshots first, then what they need, the manifest last.
+
+Nothing of an earlier attempt is in the way: its snapshots are deleted, and what it put into the
+bucket is found there and not sent again.
+"""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agent.archive import pieces, scanning
+from agent.archive.bucket import Bucket, open_bucket
+from agent.archive.catalogue import Catalogue
+from agent.archive.errors import ArchiveError
+from agent.archive.manifest import File, Head, Share, write_table
+from agent.archive.progress import Progress
+from agent.archive.request import Request
+from agent.archive.scanning import Cache, Source
+from agent.archive.sealing import Sealer
+from agent.archive.server import Server, ShareInfo
+from agent.archive.settings import ArchiveSettings
+from agent.control_plane import ControlPlaneError, copied
+
+PREFIX = "backup-"
+CACHE = "cache.json"
+_CHECK_PATIENCE = 10.0
+_SNAPSHOT_SECONDS = 600.0
+_VOLATILE = frozenset({"memory"})
+_CONTROL_PLANE_MODE = 0o600
+_ZEROS = bytes(pieces.PIECE)
+
+Snapshots = dict[str, str]
+
+
+def create(settings: ArchiveSettings, request: Request, progress: Progress) -> dict[str, Any]:
+    """Make a backup; return what is told of it.
+
+    Raises:
+        ArchiveError: it could not be made; nothing that looks like one is left.
+    """
+    began = time.time()
+    progress.say("checking the bucket")
+    check_bucket(settings)
+    bucket = open_bucket(settings)
+    catalogue = Catalogue(bucket, settings)
+    if catalogue.exists(request.backup_id):
+        # Only the report of it was lost.
+        head = catalogue.manifest(request.backup_id).head
+        return _result(head, skipped=[], pruned=[], problem="")
+    with Server(settings.api) as server:
+        kept, skipped = _chosen(server.shares())
+        version = server.version() or "unknown"
+        with _snapshots(server, kept, request, progress) as snapshots:
+            made = _Upload(settings, bucket, progress)
+            shares, control_plane = made.run(kept, snapshots)
+    head = made.finish(request, version, began, shares, control_plane)
+    progress.say("writing the manifest")
+    catalogue.write(head, made.sealer)
+    pruned, problem = _prune(settings, catalogue, progress)
+    return _result(head, skipped, pruned, problem)
+
+
+def check_bucket(settings: ArchiveSettings) -> None:
+    """Write, read and delete a small object: what is wrong is told before the long work."""
+    bucket = open_bucket(settings, _CHECK_PATIENCE)
+    key = f"{settings.home}/check-{os.urandom(8).hex()}"
+    word = os.urandom(16)
+    bucket.put(key, word)
+    if bucket.get(key) != word:
+        raise ArchiveError("bucket", "the bucket does not give back what is put into it")
+    bucket.delete([key])
+
+
+def _chosen(shares: Sequence[ShareInfo]) -> tuple[list[ShareInfo], list[str]]:
+    """The shares to keep, and the names of those that a restart loses anyway."""
+    kept = [each for each in shares if not {each.metadata_type, each.content_type} & _VOLATILE]
+    return kept, [each.name for each in shares if each not in kept]
+
+
+@contextmanager
+def _snapshots(
+    server: Server, shares: Sequence[ShareInfo], request: Request, progress: Progress
+) -> Generator[Snapshots]:
+    """A snapshot of each share, ready; they are deleted in the end, and those of earlier tries."""
+    _delete_old(server, shares)
+    # A snapshot begins with writing what is not written: there is no need to ask for it before.
+    made: Snapshots = {}
+    try:
+        for share in shares:
+            progress.say(f"taking the snapshot of {share.name}")
+            made[share.name] = server.create_snapshot(share.name, f"{PREFIX}{request.id}")
+        for name, snapshot in made.items():
+            server.wait_snapshot(name, snapshot, progress, _SNAPSHOT_SECONDS)
+        yield made
+    finally:
+        for name, snapshot in made.items():
+            # What is left is deleted by the next backup.
+            with contextlib.suppress(ArchiveError):
+                server.delete_snapshot(name, snapshot)
+
+
+def _delete_old(server: Server, shares: Sequence[ShareInfo]) -> None:
+    for share in shares:
+        for snapshot in server.snapshots(share.name):
+            if snapshot.name.startswith(PREFIX):
+                server.delete_snapshot(share.name, snapshot.id)
+
+
+class _Upload:
+    """What the snapshots need, on its way into the bucket."""
+
+    def __init__(self, settings: ArchiveSettings, bucket: Bucket, progress: Progress):
+        self._settings = settings
+        self._progress = progress
+        self.sealer = Sealer(settings.key, encrypt=settings.encrypt)
+        # The control plane holds password hashes: it is encrypted whatever the rest is.
+        self._always = Sealer(settings.key, encrypt=True)
+        progress.say("looking at what is in the bucket")
+        self._writer = pieces.Writer(bucket, settings.home)
+        basis = f"{self.sealer.key_id}:{settings.encrypt}"
+        self._cache = Cache(settings.notes / CACHE, basis)
+        self._lock = threading.Lock()
+        self._done = self._total = 0
+
+    def run(self, shares: Sequence[ShareInfo], snapshots: Snapshots) -> tuple[list[Share], File]:
+        """Upload everything; return what the table says of it."""
+        control_plane = self._control_plane()
+        found = [
+            (share, scanning.share_folder(self._settings.content, snapshots[share.name]))
+            for share in shares
+        ]
+        files = {
+            folder: list(scanning.sources(folder, snapshots[share.name]))
+            for share, folder in found
+        }
+        self._total = sum(source.size for some in files.values() for source in some)
+        names = self._upload([source for some in files.values() for source in some])
+        self._cache.save()
+        return [
+            Share(
+                name=share.name,
+                key=folder.name,
+                snapshot=snapshots[share.name],
+                files=tuple(_file(each, names[each.path]) for each in files[folder]),
+                used_bytes=share.used_bytes,
+                enabled=share.enabled,
+            )
+            for share, folder in found
+        ], control_plane
+
+    def finish(
+        self,
+        request: Request,
+        version: str,
+        began: float,
+        shares: Sequence[Share],
+        control_plane: File,
+    ) -> Head:
+        """Put the table into the bucket; return the head."""
+        settings = self._settings
+        files = [control_plane, *(file for share in shares for file in share.files)]
+        table = self._writer.write(self.sealer, write_table(control_plane, shares))
+        return Head(
+            id=request.backup_id,
+            time=began,
+            application=settings.application,
+            model=settings.model,
+            model_uuid=settings.model_uuid,
+            server=version,
+            charm=settings.charm_version,
+            encrypted=settings.encrypt,
+            key_id=self.sealer.key_id,
+            instance=settings.instance,
+            shares=tuple(share.name for share in shares),
+            files=len(files),
+            size=sum(file.size for file in files),
+            uploaded=self._writer.uploaded,
+            duration=round(time.time() - began, 3),
+            table=table,
+        )
+
+    def _upload(self, sources: Sequence[Source]) -> dict[Path, list[str | None]]:
+        names: dict[Path, list[str | None]] = {}
+        work: list[tuple[Source, int]] = []
+        for source in sources:
+            cached = self._cache.find(source)
+            if cached is not None and self._writer.known.issuperset(filter(None, cached)):
+                names[source.path] = cached
+                self._tell(source.size)
+            else:
+                names[source.path] = [None] * pieces.count(source.size)
+                work += [(source, number) for number in range(pieces.count(source.size))]
+        pieces.each(lambda item: self._piece(*item, names[item[0].path]), work, self._progress)
+        for source in sources:
+            self._cache.note(source, names[source.path])
+        return names
+
+    def _piece(self, source: Source, number: int, names: list[str | None]) -> None:
+        data = scanning.read(source, number)
+        # A piece of zeros costs nothing. To compare ends at the first difference.
+        if data != _ZEROS[: len(data)]:
+            names[number] = self._writer.write(self.sealer, data)
+        self._tell(len(data))
+
+    def _tell(self, size: int) -> None:
+        with self._lock:
+            self._done += size
+            self._progress.say("uploading", done=self._done, total=self._total)
+
+    def _control_plane(self) -> File:
+        """The server's users, shares and settings, with the rows of the snapshots."""
+        try:
+            plain = copied(self._settings.database, self._settings.run)
+        except ControlPlaneError as error:
+            raise ArchiveError("api", str(error)) from None
+        parts = [
+            plain[begin : begin + pieces.PIECE] for begin in range(0, len(plain), pieces.PIECE)
+        ]
+        names = tuple(self._writer.write(self._always, part) for part in parts)
+        return File(self._settings.database.name, len(plain), _CONTROL_PLANE_MODE, names)
+
+
+def _file(source: Source, names: Sequence[str | None]) -> File:
+    return File(source.relative, source.size, source.mode, tuple(names))
+
+
+def _prune(
+    settings: ArchiveSettings, catalogue: Catalogue, progress: Progress
+) -> tuple[list[str], str]:
+    """Delete what is not to be kept; a backup that was made is made, whatever becomes of it."""
+    try:
+        outdated = catalogue.outdated(settings.keep, datetime.now(UTC))
+        if outdated:
+            catalogue.delete(outdated, progress)
+    except ArchiveError as error:
+        if error.kind == "cancelled":
+            raise
+        return [], f"old backups could not be deleted: {error}"
+    return outdated, ""
+
+
+def _result(
+    head: Head, skipped: Sequence[str], pruned: Sequence[str], problem: str
+) -> dict[str, Any]:
+    return {
+        "backup-id": head.id,
+        "size": head.size,
+        "uploaded": head.uploaded,
+        "duration": head.duration,
+        "files": head.files,
+        "shares": list(head.shares),
+        "skipped": list(skipped),
+        "deleted": list(pruned),
+        "problem": problem,
+    }

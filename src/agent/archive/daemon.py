@@ -1,0 +1,140 @@
+"""The service of backups: does what the charm asks for, and says when a backup is due."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.archive import checking, creation, laying, notices, settling
+from agent.archive.bucket import open_bucket
+from agent.archive.catalogue import Catalogue
+from agent.archive.errors import ArchiveError
+from agent.archive.progress import Progress
+from agent.archive.request import Request, read
+from agent.archive.schedule import Schedule
+from agent.archive.settings import OPERATION, ArchiveSettings
+from agent.archive.status import Status
+
+logger = logging.getLogger(__name__)
+
+Work = Callable[[ArchiveSettings, Request, Progress], dict[str, Any]]
+
+_POLL_SECONDS = 0.25
+_SCHEDULE_SECONDS = 5.0
+
+
+def delete(settings: ArchiveSettings, request: Request, progress: Progress) -> dict[str, Any]:
+    """Delete a backup, and what no other one needs."""
+    freed = Catalogue(open_bucket(settings), settings).delete([request.backup_id], progress)
+    return {"deleted-objects": freed.objects, "freed": freed.size}
+
+
+STEPS: Mapping[tuple[str, str], Work] = {
+    ("create", "create"): creation.create,
+    ("verify", "verify"): checking.verify,
+    ("delete", "delete"): delete,
+    ("restore", "fetch"): laying.fetch,
+    ("restore", "settle"): settling.settle,
+    ("restore", "finish"): settling.finish,
+}
+
+
+class Daemon:
+    """Runs until `stop` is set."""
+
+    def __init__(self, settings: ArchiveSettings, status: Status, stop: threading.Event):
+        self._settings = settings
+        self._status = status
+        self._stop = stop
+        self._schedule = Schedule(settings.schedule)
+        self._looked = 0.0
+
+    def run(self) -> None:
+        """Work."""
+        self._remember_success()
+        while not self._stop.is_set():
+            request = read(self._settings.metadata / OPERATION)
+            work = STEPS.get((request.kind, request.step)) if request else None
+            if request and work and not self._status.finished(request):
+                self._do(request, work)
+            else:
+                self._look_at_the_clock(idle=request is None)
+                self._stop.wait(_POLL_SECONDS)
+
+    def _do(self, request: Request, work: Work) -> None:
+        logger.info("%s %s: %s", request.kind, request.backup_id, request.step)
+        if not self._status.begin(request):
+            self._status.failed("cancelled", "it ended again and again before it was done")
+        else:
+            try:
+                self._status.done(
+                    work(self._settings, request, Progress(self._status, self._stop))
+                )
+            except ArchiveError as error:
+                if error.kind == "cancelled":
+                    return
+                logger.warning("%s %s: %s", request.kind, request.backup_id, error)
+                self._status.failed(error.kind, str(error))
+            except OSError as error:
+                # A disk that is full or gone: what was to be written is not there.
+                logger.warning("%s %s: %s", request.kind, request.backup_id, error)
+                self._status.failed("space", f"{error.strerror}: {_name(error)}")
+        self._looked = 0.0
+        self._look_at_the_clock(idle=False)
+        notices.notify()
+
+    def _look_at_the_clock(self, *, idle: bool) -> None:
+        """Say whether a backup is due; the charm is woken as long as it is."""
+        now = time.time()
+        if now - self._looked < _SCHEDULE_SECONDS and now >= self._looked:
+            return
+        self._looked = now
+        status = self._status
+        if not self._settings.schedule:
+            status.set(due=False, overdue=False, next=None, scheduled_since=None)
+            return
+        since = status["scheduled-since"] or now
+        success, failure = status["last-success"], status["last-failure"]
+        succeeded = success["at"] if success else None
+        following = self._schedule.next(since, succeeded, failure["at"] if failure else None)
+        due = idle and following is not None and following <= now
+        woken = due and not status["due"]
+        status.set(
+            due=due,
+            overdue=self._schedule.overdue(since, succeeded, now),
+            next=following,
+            scheduled_since=since,
+        )
+        if woken:
+            notices.notify()
+
+    def _remember_success(self) -> None:
+        """A volume that is new knows of no backup, the bucket may."""
+        if self._status["last-success"] or self._settings.s3 is None:
+            return
+        try:
+            heads = [
+                entry.head
+                for entry in Catalogue(open_bucket(self._settings, 10.0), self._settings).entries()
+                if entry.head
+            ]
+        except ArchiveError as error:
+            logger.info("the last backup is not known: %s", error)
+            return
+        if heads:
+            last = heads[-1]
+            self._status.set(
+                last_success={
+                    "id": last.id,
+                    "at": last.time + last.duration,
+                    "size": last.size,
+                    "uploaded": last.uploaded,
+                    "duration": last.duration,
+                }
+            )
+
+
+def _name(error: OSError) -> str:
+    return Path(str(error.filename)).name if error.filename else "a volume"
