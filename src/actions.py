@@ -1,7 +1,8 @@
 """The actions of the unit that serves. Each takes typed parameters and returns its results."""
 
 from collections.abc import Callable
-from typing import Literal
+from contextlib import AbstractContextManager
+from typing import Any, Literal, NamedTuple
 
 import ops
 from pydantic import BaseModel, Field
@@ -14,11 +15,11 @@ import volumes
 from api import Api, Share
 from errors import BlockedError, CharmError
 from options import share_key
-from serving import Containers
 from shares import Present
+from sidecar import Containers
 from state import State
 from stores import CONTENT_DIRECTORY, METADATA_DIRECTORY
-from workload import Workload, pebble_errors
+from workload import METRICS_URL, Workload, pebble_errors
 
 Results = dict[str, str]
 _RECOVERY_WAIT = 600.0
@@ -63,26 +64,73 @@ class VerifyMetadataParams(BaseModel):
     """`verify-metadata` has no parameters."""
 
 
+class Call(NamedTuple):
+    """What an action has to do with.
+
+    Attributes:
+        log: tells the user how far it is.
+        findings: the reasons behind the status, where they were looked for.
+    """
+
+    containers: Containers
+    model: ops.Model
+    state: State
+    log: Callable[[str], None]
+    findings: list[CharmError]
+
+
+class Action(NamedTuple):
+    """An action: the type of its parameters, and what takes them."""
+
+    params: type[BaseModel]
+    run: Callable[[Any], Results]
+
+
+def find(name: str, call: Call) -> Action:
+    """The action of this name, with `_` in it."""
+    found = Actions(call).table.get(name)
+    if found is not None:
+        return found
+    from backup_actions import BackupActions  # noqa: PLC0415  # most units have no S3
+
+    return BackupActions(call).table[name]
+
+
 class Actions:
     """The actions; every method raises `CharmError` with the text for the user."""
 
-    def __init__(self, containers: Containers, model: ops.Model, state: State):
-        self._containers = containers
-        self._container = containers.dittofs
-        self._model = model
-        self._state = state
-        self._workload = Workload(containers.dittofs)
+    def __init__(self, call: Call):
+        self._call = call
+        self._containers = call.containers
+        self._container = call.containers.dittofs
+        self._model = call.model
+        self._state = call.state
+        self._workload = Workload(call.containers.dittofs)
 
-    def status_detail(self, params: FormatParams, findings: list[CharmError]) -> Results:
+    @property
+    def table(self) -> dict[str, Action]:
+        """The actions by their names."""
+        return {
+            "status_detail": Action(FormatParams, self.status_detail),
+            "list_shares": Action(FormatParams, self.list_shares),
+            "delete_share": Action(DeleteShareParams, self.delete_share),
+            "start_without": Action(StartWithoutParams, self.start_without),
+            "adopt_volumes": Action(AdoptVolumesParams, self.adopt_volumes),
+            "recover_metadata": Action(RecoverMetadataParams, self.recover_metadata),
+            "verify_metadata": Action(VerifyMetadataParams, self.verify_metadata),
+        }
+
+    def status_detail(self, params: FormatParams) -> Results:
         """Show everything; what cannot be reached is said in its place."""
         detail: dict[str, object] = {
-            "reasons": [f"{error.status.name}: {error}" for error in findings],
+            "reasons": [f"{error.status.name}: {error}" for error in self._call.findings],
             "volumes": report.volume_rows(self._container, self._state),
             **report.mirror_detail(self._containers.agent, self._state),
+            **report.backup_detail(self._containers, self._state, self._model),
         }
         try:
             with self._connect() as api:
-                detail |= report.server_detail(api, self._state, serving.METRICS_URL)
+                detail |= report.server_detail(api, self._state, METRICS_URL)
         except CharmError as error:
             detail["server"] = {"version": "unknown", "reason": str(error)}
         if params.format == "json":
@@ -111,6 +159,7 @@ class Actions:
         key = share_key(params.name)
         if key is None or not params.name.startswith("/"):
             raise BlockedError(f"{params.name} is no share of this charm: see list-shares")
+        self._need_nothing_under_way()
         places = [f"{METADATA_DIRECTORY}/{key}", f"{CONTENT_DIRECTORY}/shares/{key}"]
         with self._connect() as api:
             found = self._forget_share(api, params.name, key, places)
@@ -163,8 +212,9 @@ class Actions:
             raise BlockedError("no volume is missing: there is nothing to do without")
         if mismatch.lost != params.volume:
             raise BlockedError(f"it is the {mismatch.lost} volume that is not right: {mismatch}")
+        self._need_nothing_under_way()
         # It may be at work on the volume.
-        sidecar.stop(self._containers.agent)
+        sidecar.stop(self._containers.agent, sidecar.MIRROR)
         with pebble_errors():
             self._workload.stop()
             places = volumes.set_aside(self._container, pair, params.volume)
@@ -180,13 +230,12 @@ class Actions:
             raise BlockedError("the volumes are no pair of another application")
         if mismatch.adopt != params.confirm:
             raise BlockedError(f"to serve these volumes, say confirm={mismatch.adopt}")
+        self._need_nothing_under_way()
         with pebble_errors():
             volumes.adopt(self._container, pair, self._state)
         return {"adopted": mismatch.adopt}
 
-    def recover_metadata(
-        self, params: RecoverMetadataParams, log: Callable[[str], None]
-    ) -> Results:
+    def recover_metadata(self, params: RecoverMetadataParams) -> Results:
         """Bring the metadata of another instance from MySQL onto the empty metadata volume."""
         from recovering import Recovery  # noqa: PLC0415  # most events have no use for it
 
@@ -200,28 +249,39 @@ class Actions:
                     "the metadata volume is not empty: recover on an application whose is, or "
                     "put it aside with start-without where it is not right"
                 )
+        self._need_nothing_under_way()
         mirror = recovery.inspect()
         if mirror is None or mirror.instance != params.source:
             raise BlockedError(f"mysql: the database holds the metadata of {mirror or 'nobody'}")
         if params.recovery_key:
-            credentials.recovery_key(self._model, params.recovery_key)
+            credentials.recovery_key(self._model, params.recovery_key, credentials.MIRROR_KEY)
         with pebble_errors():
             note = recovery.begin(mirror, params.recovery_key)
-            text = recovery.wait(note, log, _RECOVERY_WAIT)
+            text = recovery.wait(note, self._call.log, _RECOVERY_WAIT)
         return {"instance": mirror.instance, "recovery": text}
 
     def verify_metadata(self, _: VerifyMetadataParams) -> Results:
         """Compare MySQL with the stores, while the server serves."""
-        import verifying  # noqa: PLC0415  # most events have no use for it
+        import mirroring  # noqa: PLC0415  # most events have no use for it
+        import verifying  # noqa: PLC0415  # the same
 
         self._state.need_volumes()
         with pebble_errors():
             marker = volumes.look(self._container).metadata.marker
-        settings = sidecar.settings(self._state, marker)
+        settings = mirroring.settings(self._state, marker)
         return verifying.verify(self._containers.agent, settings)
 
-    def _connect(self):  # the context manager of serving.connect
+    def _connect(self) -> AbstractContextManager[Api]:
+        operation = serving.under_way(self._containers, self._state)
+        if operation is not None and operation.takes_server:
+            # A login would change the password that the restore goes on with.
+            raise _busy(operation)
         return serving.connect(self._model, self._state, self._state.need_credentials())
+
+    def _need_nothing_under_way(self) -> None:
+        operation = serving.under_way(self._containers, self._state)
+        if operation is not None:
+            raise _busy(operation)
 
     def _mismatch(self) -> tuple[volumes.Pair, volumes.MismatchError | None]:
         self._state.need_volumes()
@@ -232,3 +292,7 @@ class Actions:
         except volumes.MismatchError as error:
             return pair, error
         return pair, None
+
+
+def _busy(operation: object) -> BlockedError:
+    return BlockedError(f"{operation} is under way: wait until it is done, see status-detail")

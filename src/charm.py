@@ -2,36 +2,23 @@
 """The DittoFS charm: events in, status out."""
 
 import logging
-from collections.abc import Callable
-from typing import TypeVar
 
 import ops
-from pydantic import BaseModel
 
 import serving
 import sidecar
 import state
-from actions import (
-    Actions,
-    AdoptVolumesParams,
-    DeleteShareParams,
-    FormatParams,
-    RecoverMetadataParams,
-    StartWithoutParams,
-    VerifyMetadataParams,
-)
 from charms.dittofs.v0.filesystem_info import FilesystemProvider
 from errors import BlockedError, CharmError, DifferenceError
 from relations import filesystem, mysql
 from relations.mysql import MYSQL
-from serving import Containers
 from shares import PORTS
-from state import FILESYSTEM, PEERS, State
+from sidecar import Containers
+from state import FILESYSTEM, PEERS, S3, State
 from workload import API_PORT, CONTAINER, METRICS_PORT
 
 logger = logging.getLogger(__name__)
 
-Params = TypeVar("Params", bound=BaseModel)
 _SHOWN_SHARES = 5
 
 
@@ -65,6 +52,7 @@ class DittofsCharm(ops.CharmBase):
             on[sidecar.CONTAINER].pebble_ready,
             on[sidecar.CONTAINER].pebble_check_failed,
             on[sidecar.CONTAINER].pebble_check_recovered,
+            on[sidecar.CONTAINER].pebble_custom_notice,
             on[PEERS].relation_created,
             on[PEERS].relation_changed,
             on[FILESYSTEM].relation_created,
@@ -73,6 +61,9 @@ class DittofsCharm(ops.CharmBase):
             on[MYSQL].relation_created,
             on[MYSQL].relation_changed,
             on[MYSQL].relation_broken,
+            on[S3].relation_created,
+            on[S3].relation_changed,
+            on[S3].relation_broken,
         ):
             observe(event, self._on_reconcile)
         for event in (
@@ -84,12 +75,17 @@ class DittofsCharm(ops.CharmBase):
             observe(event, self._on_teardown)
         observe(on.secret_remove, self._on_secret_remove)
         framework.observe(self.on.status_detail_action, self._on_status_detail)
-        framework.observe(self.on.list_shares_action, self._on_list_shares)
-        framework.observe(self.on.delete_share_action, self._on_delete_share)
-        framework.observe(self.on.start_without_action, self._on_start_without)
-        framework.observe(self.on.adopt_volumes_action, self._on_adopt_volumes)
-        framework.observe(self.on.recover_metadata_action, self._on_recover_metadata)
-        framework.observe(self.on.verify_metadata_action, self._on_verify_metadata)
+        framework.observe(self.on.list_shares_action, self._on_action)
+        framework.observe(self.on.delete_share_action, self._on_action)
+        framework.observe(self.on.start_without_action, self._on_action)
+        framework.observe(self.on.adopt_volumes_action, self._on_action)
+        framework.observe(self.on.recover_metadata_action, self._on_action)
+        framework.observe(self.on.verify_metadata_action, self._on_action)
+        framework.observe(self.on.create_backup_action, self._on_action)
+        framework.observe(self.on.list_backups_action, self._on_action)
+        framework.observe(self.on.restore_action, self._on_action)
+        framework.observe(self.on.verify_backup_action, self._on_action)
+        framework.observe(self.on.delete_backup_action, self._on_action)
         observe(on.collect_unit_status, self._on_collect_status)
 
     def _on_reconcile(self, _: ops.EventBase) -> None:
@@ -99,6 +95,10 @@ class DittofsCharm(ops.CharmBase):
         """Bring everything to what Juju says now, and remember for the status what was found."""
         juju = State.from_charm(self)
         mysql.request(self.model, juju.leader)
+        if juju.s3 is not None:
+            from relations import s3  # noqa: PLC0415  # most units have no S3
+
+            s3.request(self.model, juju.leader)
         self._evaluated = True
         self._active = ""
         if juju.serves:
@@ -118,7 +118,8 @@ class DittofsCharm(ops.CharmBase):
             self.unit.set_workload_version(outcome.version)
         if juju.options.protocols is not None:
             ports = [PORTS[each] for each in juju.options.protocols]
-            ports += [sidecar.PORT] if outcome.mirroring else []
+            ports += [sidecar.MIRROR.port] if outcome.mirroring else []
+            ports += [sidecar.BACKUP.port] if outcome.backups else []
             self.unit.set_ports(API_PORT, METRICS_PORT, *ports)
         if outcome.serving is not None and juju.options.shares is not None:
             nfs = "nfs" in (juju.options.protocols or ())
@@ -126,6 +127,7 @@ class DittofsCharm(ops.CharmBase):
             state.offer(self.model, first)
             self._active = _describe(juju, outcome.serving)
             self._active += "; metadata in MySQL" if outcome.mirrored else ""
+            self._active += f"; {outcome.activity}" if outcome.activity else ""
             juju = juju.model_copy(update={"served_share": first})
         return juju
 
@@ -142,44 +144,20 @@ class DittofsCharm(ops.CharmBase):
 
     def _on_status_detail(self, event: ops.ActionEvent) -> None:
         self._reconcile()
-        findings = self._sorted_findings()
-        self._run(event, FormatParams, lambda actions, p: actions.status_detail(p, findings))
+        self._on_action(event)
 
-    def _on_list_shares(self, event: ops.ActionEvent) -> None:
-        self._run(event, FormatParams, Actions.list_shares)
-
-    def _on_delete_share(self, event: ops.ActionEvent) -> None:
-        self._run(event, DeleteShareParams, Actions.delete_share)
-
-    def _on_start_without(self, event: ops.ActionEvent) -> None:
-        self._run(event, StartWithoutParams, Actions.start_without)
-
-    def _on_adopt_volumes(self, event: ops.ActionEvent) -> None:
-        self._run(event, AdoptVolumesParams, Actions.adopt_volumes)
-
-    def _on_recover_metadata(self, event: ops.ActionEvent) -> None:
-        self._run(
-            event,
-            RecoverMetadataParams,
-            lambda actions, p: actions.recover_metadata(p, event.log),
-        )
-
-    def _on_verify_metadata(self, event: ops.ActionEvent) -> None:
-        self._run(event, VerifyMetadataParams, Actions.verify_metadata)
-
-    def _run(
-        self,
-        event: ops.ActionEvent,
-        params: type[Params],
-        call: Callable[[Actions, Params], dict[str, str]],
-    ) -> None:
+    def _on_action(self, event: ops.ActionEvent) -> None:
         """Run an action, then reconcile: it may have opened the way for the server."""
-        loaded = event.load_params(params, errors="fail")
+        import actions  # noqa: PLC0415  # most events are none
+
         juju = State.from_charm(self)
+        call = actions.Call(self._containers, self.model, juju, event.log, self._sorted_findings())
+        action = actions.find(event.handle.kind.removesuffix("_action"), call)
+        params = event.load_params(action.params, errors="fail")
         try:
             if not juju.serves:
                 raise BlockedError(f"only unit 0 serves: run it on {juju.application}/0")
-            event.set_results(call(Actions(self._containers, self.model, juju), loaded))
+            event.set_results(action.run(params))
         except DifferenceError as error:
             event.set_results(error.results)
             event.fail(str(error))

@@ -2,14 +2,14 @@
 
 The application owns one secret with the first admin password and the key that signs the server's
 tokens; its id is in the peer databag. The unit that serves owns another with the password that
-the server has now, which may have come from the option `admin-password`. Once MySQL is related,
-the application owns a third, with the key of the users and settings that are kept there.
+the server has now, which may have come from the option `admin-password`. Once MySQL or S3 is
+related, the application owns one more for each, with the key of what is kept there.
 """
 
 import base64
 import binascii
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import ops
 from pydantic import BaseModel, ConfigDict, SecretStr
@@ -23,9 +23,27 @@ PEERS = "peers"
 OPTION = "admin-password"
 _PEER_KEY = "server-credentials"
 _APPLIED_LABEL = "admin-password-applied"
-_MIRROR_KEY = "mirror-key"
-_MIRROR_KEY_SIZE = 32
+_KEY_SIZE = 32
 _MINIMUM, _MAXIMUM = 8, 72  # what the server takes
+
+
+class KeptKey(NamedTuple):
+    """A key of what is kept outside; `label` of its secret, and in the peer databag."""
+
+    label: str
+    description: str
+
+
+MIRROR_KEY = KeptKey(
+    "mirror-key",
+    "DittoFS: the key of the users and settings that are kept in MySQL. Keep a copy where you "
+    "find it when the model is lost: the action recover-metadata needs it",
+)
+BACKUP_KEY = KeptKey(
+    "backup-key",
+    "DittoFS: the key of the backups in S3. Keep a copy where you find it when the model is "
+    "lost: without it no backup can be restored anywhere else",
+)
 
 
 class Credentials(BaseModel):
@@ -125,37 +143,42 @@ def remember_password(model: ops.Model, password: SecretStr) -> None:
         applied.get_content(refresh=True)
 
 
-def ensure_mirror_key(model: ops.Model) -> SecretStr | None:
-    """Return the key of the control plane in MySQL; the leader makes it where there is none.
+def present_password(model: ops.Model, made: Credentials) -> SecretStr:
+    """The password that the server has, as far as the charm knows."""
+    return next(known_passwords(model, made))
+
+
+def ensure_key(model: ops.Model, kept: KeptKey, *, make: bool = True) -> SecretStr | None:
+    """Return a key of what is kept outside; the leader makes it where there is none.
 
     None where nobody has made it yet, or Juju does not give it just now.
+
+    Args:
+        model: where the secret is.
+        kept: which key.
+        make: whether it is to be made at all.
     """
     peers = model.get_relation(PEERS)
     if peers is None:
         return None
-    secret_id = peers.data[model.app].get(_MIRROR_KEY)
+    secret_id = peers.data[model.app].get(kept.label)
     if secret_id:
         try:
             return SecretStr(model.get_secret(id=secret_id).get_content(refresh=True)["key"])
         except ops.SecretNotFoundError:
-            # Juju lost it: the copy in MySQL is made anew with the next key.
+            # Juju lost it: what is kept is made anew with the next key.
             pass
         except ops.ModelError:
             return None
-    if not model.unit.is_leader():
+    if not make or not model.unit.is_leader():
         return None
-    key = base64.b64encode(secrets.token_bytes(_MIRROR_KEY_SIZE)).decode()
-    secret = model.app.add_secret(
-        {"key": key},
-        label=_MIRROR_KEY,
-        description="DittoFS: the key of the users and settings that are kept in MySQL. Keep a "
-        "copy where you find it when the model is lost: the action recover-metadata needs it",
-    )
-    peers.data[model.app][_MIRROR_KEY] = str(secret.id)
+    key = base64.b64encode(secrets.token_bytes(_KEY_SIZE)).decode()
+    secret = model.app.add_secret({"key": key}, label=kept.label, description=kept.description)
+    peers.data[model.app][kept.label] = str(secret.id)
     return SecretStr(key)
 
 
-def recovery_key(model: ops.Model, secret_id: str) -> SecretStr:
+def recovery_key(model: ops.Model, secret_id: str, kept: KeptKey) -> SecretStr:
     """Return the key in a secret that a user made of one that was kept.
 
     Raises:
@@ -172,10 +195,10 @@ def recovery_key(model: ops.Model, secret_id: str) -> SecretStr:
         size = len(base64.b64decode(key, validate=True))
     except binascii.Error:
         size = 0
-    if size != _MIRROR_KEY_SIZE:
+    if size != _KEY_SIZE:
         raise BlockedError(
             "recovery-key: the secret needs the key `key`, with the value that the secret "
-            f"{_MIRROR_KEY} of the lost application had"
+            f"{kept.label} of the lost application had"
         )
     return SecretStr(key)
 

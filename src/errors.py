@@ -18,7 +18,7 @@ class BlockedError(CharmError):
 
 
 class DifferenceError(BlockedError):
-    """MySQL differs from the metadata volume; `results` says where, for the action."""
+    """Two things that should be equal differ; `results` says where, for the action."""
 
     def __init__(self, text: str, results: dict[str, str]):
         super().__init__(text)
@@ -29,3 +29,9 @@ class WaitingError(CharmError):
     """It mends itself, or is tried again at the next event; the text says what is waited for."""
 
     status = ops.WaitingStatus
+
+
+class WorkingError(CharmError):
+    """The unit is at something long that clients notice; the text says what, and how far it is."""
+
+    status = ops.MaintenanceStatus

@@ -2,32 +2,19 @@
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from errors import BlockedError, CharmError, WaitingError
+from said import Part, age, moment, span
 
 # The agent writes its status at least every 5 s.
 _SILENT = 60.0
 _SHOWN = 3
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
-
-
-class _Part(BaseModel):
-    """Fields that are not known are passed over: the agent may be newer or older."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=_dashed, populate_by_name=True
-    )
-
-
-class Holder(_Part):
+class Holder(Part):
     """Whose metadata a database holds; `updated`: when it was written last, unix time."""
 
     instance: str
@@ -37,11 +24,11 @@ class Holder(_Part):
 
     def __str__(self) -> str:
         """For people."""
-        age = "" if self.updated is None else f", last written {_age(self.updated)} ago"
-        return f"instance {self.instance} ({self.application} in the model {self.model}{age})"
+        written = "" if self.updated is None else f", last written {age(self.updated)} ago"
+        return f"instance {self.instance} ({self.application} in the model {self.model}{written})"
 
 
-class Progress(_Part):
+class Progress(Part):
     """Of something long; `eta` in seconds."""
 
     what: str = "work"
@@ -53,11 +40,11 @@ class Progress(_Part):
     def __str__(self) -> str:
         """For people."""
         whole = f" of {self.total} ({100 * self.rows // self.total} %)" if self.total else ""
-        left = "" if self.eta is None else f", {_span(self.eta)} left"
+        left = "" if self.eta is None else f", {span(self.eta)} left"
         return f"{self.what}, {self.rows}{whole} rows{left}"
 
 
-class Store(_Part):
+class Store(Part):
     """The metadata of one share; `name` as it stands in paths, `lag` in seconds."""
 
     name: str
@@ -72,27 +59,27 @@ class Store(_Part):
         return "/" + unquote(self.name)
 
 
-class Mysql(_Part):
+class Mysql(Part):
     """Where the metadata is."""
 
     version: str | None = None
     endpoint: str | None = None
 
 
-class Copied(_Part):
+class Copied(Part):
     """When the control plane was copied, unix time."""
 
     copied: float | None = None
 
 
-class Verified(_Part):
+class Verified(Part):
     """The last comparison of both sides."""
 
     at: float
     equal: bool
 
 
-class Report(_Part):
+class Report(Part):
     """The agent's status.json; times in unix time, `lag` in seconds."""
 
     state: str = "starting"
@@ -144,18 +131,13 @@ def foreign(holder: Holder | None) -> str:
     return f"mysql: the database holds the metadata of {whose}, and is left untouched"
 
 
-def moment(at: float) -> str:
-    """A time, for people."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
 def _of_state(report: Report, max_lag: int) -> Iterator[CharmError]:
     reason = f": {report.message}" if report.message else ""
     match report.state:
         case "mirroring":
             if report.lag > max_lag:
                 yield WaitingError(
-                    f"mysql: the metadata in MySQL is {_span(report.lag)} behind the server, more "
+                    f"mysql: the metadata in MySQL is {span(report.lag)} behind the server, more "
                     f"than mirror-max-lag ({max_lag} s)"
                 )
         case "scanning":
@@ -192,18 +174,3 @@ def _of_stores(stores: tuple[Store, ...]) -> Iterator[CharmError]:
             yield WaitingError(
                 f"mysql: {store.share} is not mirrored, which is tried again: {store.message}"
             )
-
-
-def _age(at: float) -> str:
-    return _span(max(time.time() - at, 0))
-
-
-def _span(seconds: float) -> str:
-    """A span of time in its largest unit that is full."""
-    if seconds < 2 * _MINUTE:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * _HOUR:
-        return f"{seconds // _MINUTE:.0f} min"
-    if seconds < 2 * _DAY:
-        return f"{seconds // _HOUR:.0f} hours"
-    return f"{seconds // _DAY:.0f} days"

@@ -1,17 +1,19 @@
 """The mirror of the metadata in MySQL, beside a server that serves: nothing here stops it."""
 
+import json
 import time
 from dataclasses import dataclass, field
 
 import ops
+from pydantic import SecretStr
 
 import mirror_status
-import sidecar
-from errors import CharmError
+from errors import BlockedError, CharmError
 from mirror_status import Report
+from relations.mysql import Database
 from sidecar import Agent, agent_errors
 from state import State
-from volumes import Pair
+from volumes import Marker, Pair
 
 # The agent looks at a store of some thousand files in this time: a status worth showing.
 _START_WAIT = 10.0
@@ -35,13 +37,44 @@ class Outcome:
     mirrored: bool = False
 
 
+def settings(state: State, marker: Marker | None, key: SecretStr | None = None) -> bytes:
+    """The mirror's settings; `key` in place of the application's own, no `marker` where none is.
+
+    Raises:
+        BlockedError: no database is related.
+        WaitingError: the database or the key is not there yet.
+    """
+    if state.mysql is None:
+        raise BlockedError(
+            f"no database is related: juju integrate {state.application}:mysql <database>"
+        )
+    database = state.mysql.need_database()
+    used = key or state.need_mirror_key()
+    return json.dumps(
+        {
+            "instance": marker.instance if marker else "",
+            "generation": marker.generation if marker else 0,
+            "application": state.application,
+            "model": state.model_name,
+            "model_uuid": state.model_uuid,
+            "marker": marker.model_dump_json() if marker else "",
+            "mysql": _mysql(database),
+            "control_plane_key": used.get_secret_value(),
+            "max_lag": state.options.mirror_max_lag,
+            "log_level": state.options.log_level,
+        },
+        sort_keys=True,
+        indent=1,
+    ).encode()
+
+
 def reconcile(container: ops.Container, state: State, pair: Pair) -> Outcome:
     """Run the mirror of a pair that is served."""
     outcome = Outcome()
     agent = Agent(container)
     try:
         with agent_errors():
-            started = agent.ensure(sidecar.settings(state, pair.marker), ["mirror"])
+            started = agent.ensure(settings(state, pair.marker), ["mirror"])
             outcome.running = True
             report = settle(agent) if started else read(agent)
     except CharmError as error:
@@ -99,3 +132,14 @@ def settle(agent: Agent) -> Report:
         if report.state not in _BUSY or time.monotonic() > end:
             return report
         time.sleep(_POLL)
+
+
+def _mysql(database: Database) -> dict[str, object]:
+    return {
+        "endpoints": [list(each) for each in database.endpoints],
+        "user": database.user.get_secret_value(),
+        "password": database.password.get_secret_value(),
+        "database": database.name,
+        "tls": database.tls,
+        "ca": database.ca,
+    }

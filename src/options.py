@@ -1,6 +1,8 @@
 """The options of the charm, typed, with one readable line for each mistake in them."""
 
+import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -23,6 +25,11 @@ Access = Literal["none", "read", "read-write"]
 Squash = Literal["none", "root-to-admin", "root-to-guest", "all-to-admin", "all-to-guest"]
 
 _MINIMUM_MEMORY = 512 * MIB
+_TURNS = frozenset({"@hourly", "@daily", "@weekly"})
+_CRON_FIELDS = 5
+_SCHEDULES = "@hourly, @daily, @weekly or five fields of cron in UTC, such as '30 2 * * *'"
+_BOUND = re.compile(r"(?P<number>[0-9]{1,6})(?P<days>d?)")
+_BOUNDS = "a number of backups such as 14, an age in days such as 30d, or both: 14,30d"
 # The name becomes a directory, percent-encoded; file systems stop at 255 bytes.
 _LONGEST_NAME = 200
 
@@ -81,6 +88,45 @@ def _shares(value: object) -> object:
         where = f" in line {mark.line + 1}" if mark else ""
         raise ValueError(f"is not YAML: a mistake{where}") from None
     return [] if entries is None else entries
+
+
+def _schedule(text: str) -> str:
+    wanted = " ".join(text.split())
+    if not wanted or wanted in _TURNS:
+        return wanted
+    if len(wanted.split()) != _CRON_FIELDS:
+        raise ValueError(f"must be {_SCHEDULES}")
+    from cronsim import CronSim, CronSimError  # noqa: PLC0415  # most units have no such schedule
+
+    try:
+        next(CronSim(wanted, datetime.now(UTC)))
+    except CronSimError as error:
+        raise ValueError(f"has a mistake ({error}): it must be {_SCHEDULES}") from None
+    except StopIteration:
+        raise ValueError(f"is a time that never comes: it must be {_SCHEDULES}") from None
+    return wanted
+
+
+class Keep(NamedTuple):
+    """Which backups stay. Where both are given one goes when it is beyond both; None: no bound."""
+
+    number: int | None = None
+    days: int | None = None
+
+
+def _keep(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    numbers: list[int] = []
+    days: list[int] = []
+    for part in filter(None, (each.strip() for each in value.split(","))):
+        found = _BOUND.fullmatch(part)
+        if found is None or int(found["number"]) < 1:
+            raise ValueError(f"must be {_BOUNDS}")
+        (days if found["days"] else numbers).append(int(found["number"]))
+    if len(numbers) > 1 or len(days) > 1:
+        raise ValueError(f"must be {_BOUNDS}")
+    return Keep(next(iter(numbers), None), next(iter(days), None))
 
 
 def _dashed(name: str) -> str:
@@ -144,6 +190,9 @@ class Options(BaseModel):
     ) = None
     memory: Annotated[int, BeforeValidator(_memory)] = 2048 * MIB
     mirror_max_lag: Annotated[int, Field(ge=5, le=86400)] = 60
+    backup_schedule: Annotated[str, AfterValidator(_schedule)] = ""
+    backup_keep: Annotated[Keep, BeforeValidator(_keep)] = Keep()
+    backup_encryption: bool = False
 
 
 class Loaded(NamedTuple):

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 import credentials
 import files
 import mirroring
-import sidecar
 import volumes
 from credentials import Credentials
 from errors import BlockedError, WaitingError
@@ -125,7 +124,7 @@ class Recovery:
         """
         with agent_errors():
             answer = self._agent.execute(
-                sidecar.settings(self._state, None), ["inspect"], _INSPECT_TIMEOUT
+                mirroring.settings(self._state, None), ["inspect"], _INSPECT_TIMEOUT
             )
         try:
             found = Inspection.model_validate_json(answer.text)
@@ -156,9 +155,9 @@ class Recovery:
         """
         key: SecretStr | None = None
         if note.secret_id:
-            key = credentials.recovery_key(self._model, note.secret_id)
+            key = credentials.recovery_key(self._model, note.secret_id, credentials.MIRROR_KEY)
         command = ["recover", "--from", note.marker.instance, "--stay"]
-        settings = sidecar.settings(self._state, note.marker, key)
+        settings = mirroring.settings(self._state, note.marker, key)
         with agent_errors():
             if self._agent.ensure(settings, command):
                 return mirroring.settle(self._agent)

@@ -11,6 +11,7 @@ import volumes
 from api import Api, Health
 from errors import CharmError
 from shares import PORTS, Present
+from sidecar import Containers
 from state import State
 from stores import volatile
 from units import format_size
@@ -105,7 +106,7 @@ def mirror_detail(agent: ops.Container, state: State) -> Row:
     if state.mysql is None:
         return {"mirror": {"state": "no database is related"}}
     import mirroring  # noqa: PLC0415  # most events have no use for it
-    from mirror_status import moment  # noqa: PLC0415  # the same
+    from said import moment  # noqa: PLC0415  # the same
 
     try:
         said = mirroring.look(agent)
@@ -139,6 +140,41 @@ def mirror_detail(agent: ops.Container, state: State) -> Row:
             }
             for store in said.stores
         ],
+    }
+
+
+def backup_detail(containers: Containers, state: State, model: ops.Model) -> Row:
+    """What the agent says of backups; times as text, sizes in bytes."""
+    if state.s3 is None:
+        return {"backups": {"state": "no S3 storage is related"}}
+    from backups import Backups  # noqa: PLC0415  # most units have no S3
+    from said import moment  # noqa: PLC0415  # the same
+
+    try:
+        bucket = state.s3.need_bucket()
+        state.need_volumes()
+        with pebble_errors():
+            pair = volumes.survey(containers.dittofs)
+        found = Backups(containers, state, model, state.need_credentials(), pair).detail()
+    except CharmError as error:
+        return {"backups": {"state": "unknown", "reason": str(error)}}
+    said, last = found.report, found.last
+    success, failure = said.last_success, said.last_failure
+    return {
+        "backups": {
+            "state": found.progress or "idle",
+            "endpoint": bucket.endpoint or "AWS",
+            "bucket": bucket.name,
+            "place": f"{bucket.prefix}/{state.model_uuid}/{state.application}".lstrip("/"),
+            "last": success.id if success else "none",
+            "last-size-bytes": success.size if success else 0,
+            "last-uploaded-bytes": success.uploaded if success else 0,
+            "last-seconds": success.duration if success else 0,
+            "last-failure": f"{moment(failure.at)}: {failure.text}" if failure else "none",
+            "schedule": state.options.backup_schedule or "none",
+            "next": moment(said.next) if said.next else "never",
+            "ended-last": f"{moment(last.at)}: {last.what}: {last.text}" if last else "none",
+        }
     }
 
 

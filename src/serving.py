@@ -4,7 +4,7 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import ops
 from pydantic import SecretStr
@@ -16,11 +16,12 @@ import volumes
 from api import Api, LoginError, UnreachableError
 from credentials import Credentials
 from errors import BlockedError, CharmError, WaitingError
+from sidecar import Containers
 from state import State
-from workload import API_PORT, METRICS_PORT, Workload, pebble_errors
+from workload import API_URL, METRICS_URL, Workload, pebble_errors
 
-API_URL = f"http://localhost:{API_PORT}"
-METRICS_URL = f"http://localhost:{METRICS_PORT}/metrics"
+if TYPE_CHECKING:
+    from operation import Operation
 
 # Longer than the check "ready" needs to fail: a start that takes longer is followed by the event
 # that the check has recovered.
@@ -39,6 +40,8 @@ class Outcome:
         version: the server's version, when it was started in this pass.
         mirroring: whether the agent's service was brought up.
         mirrored: whether the metadata is in MySQL, no older than the option allows.
+        backups: whether the agent's service of backups was brought up.
+        activity: what is done with backups, for the status; empty for nothing.
     """
 
     findings: list[CharmError] = field(default_factory=list[CharmError])
@@ -46,43 +49,41 @@ class Outcome:
     version: str | None = None
     mirroring: bool = False
     mirrored: bool = False
+    backups: bool = False
+    activity: str = ""
 
 
-class Containers(NamedTuple):
-    """The two containers of the pod, each with both volumes."""
+@dataclass(frozen=True)
+class _Unit:
+    """A unit that may serve, with all that is needed for it."""
 
-    dittofs: ops.Container
-    agent: ops.Container
+    containers: Containers
+    state: State
+    model: ops.Model
+    made: Credentials
 
 
 def reconcile(containers: Containers, state: State, model: ops.Model) -> Outcome:
-    """Bring volumes, server, shares and the mirror to what the state says; idempotent."""
+    """Bring volumes, server, shares, mirror and backups to what the state says; idempotent."""
     outcome = Outcome()
     try:
         with pebble_errors():
             if not state.attached:
                 Workload(containers.dittofs).stop()
-                _end_mirror(containers.agent)
+                _end(containers.agent, sidecar.MIRROR, sidecar.BACKUP)
             state.need_volumes()
             made = state.need_credentials()
-            started, pair = _ensure_running(containers, state, model, made)
+            pair = volumes.survey(containers.dittofs)
     except CharmError as error:
         outcome.findings.append(error)
         return outcome
-    wait = _START_WAIT if started else _RESTART_WAIT
-    try:
-        with connect(model, state, made, wait) as api:
-            if started:
-                outcome.version = api.version(METRICS_URL)
-            known = _reconcile_shares(state, api, outcome)
-        with pebble_errors():
-            pair = volumes.record_shares(containers.dittofs, pair, known)
-    except UnreachableError as error:
-        outcome.findings.append(_explanation(containers.dittofs) or error)
-    except CharmError as error:
-        outcome.findings.append(error)
-    # Also beside a server that does not answer: what it wrote is to be in MySQL.
-    _mirror(containers.agent, state, pair, outcome)
+    unit = _Unit(containers, state, model, made)
+    if state.s3 is not None or volumes.OPERATION in pair.metadata.notes:
+        _serve_with_backups(unit, pair, outcome)
+        return outcome
+    _serve(unit, pair, outcome)
+    unused = [sidecar.BACKUP] if state.mysql else [sidecar.MIRROR, sidecar.BACKUP]
+    _end(containers.agent, *unused)
     return outcome
 
 
@@ -112,10 +113,12 @@ def shut_down(containers: Containers, state: State, model: ops.Model) -> list[Ch
     """Drain and stop the server, then the mirror, in bounded time; return what did not go well."""
     problems: list[CharmError] = []
     workload = Workload(containers.dittofs)
+    # What it does goes on in the next pod; without the server it would only fail.
+    _end(containers.agent, sidecar.BACKUP)
     try:
         with pebble_errors():
             running = workload.running
-        if running and state.credentials:
+        if running and state.credentials and not _restoring(containers, state):
             with connect(model, state, state.credentials) as api:
                 api.drain()
     except CharmError as error:
@@ -127,7 +130,7 @@ def shut_down(containers: Containers, state: State, model: ops.Model) -> list[Ch
         problems.append(error)
     try:
         if state.mysql is None:
-            sidecar.stop(containers.agent)
+            sidecar.stop(containers.agent, sidecar.MIRROR)
         else:
             import mirroring  # noqa: PLC0415  # most units have no database
 
@@ -137,31 +140,115 @@ def shut_down(containers: Containers, state: State, model: ops.Model) -> list[Ch
     return problems
 
 
+def under_way(containers: Containers, state: State) -> "Operation | None":
+    """What is done with backups now; None for nothing.
+
+    Raises:
+        CharmError: it cannot be told.
+    """
+    if not state.attached:
+        return None
+    with pebble_errors():
+        notes = volumes.survey(containers.dittofs).metadata.notes
+        if volumes.OPERATION not in notes:
+            return None
+        from operation import Notes  # noqa: PLC0415  # most events have nothing to do with it
+
+        return Notes(containers.dittofs).read()
+
+
 def content_capacity(state: State) -> int:
     """What a share may use of the content volume, in bytes, from the size of its file system."""
     info = os.statvfs(state.volumes["content"])
     return shares.content_capacity(info.f_blocks * info.f_frsize)
 
 
+def _restoring(containers: Containers, state: State) -> bool:
+    """Whether the server is not to be logged in to: its password would be changed."""
+    operation = under_way(containers, state)
+    return operation is not None and operation.takes_server
+
+
+def _serve_with_backups(unit: _Unit, pair: volumes.Pair, outcome: Outcome) -> None:
+    """Go on with what is under way, serve as far as that allows, and look after backups."""
+    from backups import Backups  # noqa: PLC0415  # most units have no S3
+
+    containers = unit.containers
+    backups = Backups(containers, unit.state, unit.model, unit.made, pair)
+    instead = backups.advance()
+    if instead is not None:
+        outcome.findings += instead
+        outcome.backups = True
+        return
+    try:
+        with pebble_errors():
+            pair = volumes.survey(containers.dittofs)
+    except CharmError as error:
+        outcome.findings.append(error)
+        return
+    pair = _serve(unit, pair, outcome, backups.operation)
+    if unit.state.mysql is None:
+        _end(containers.agent, sidecar.MIRROR)
+    found = backups.reconcile(pair, serves=outcome.serving is not None)
+    outcome.findings += found.findings
+    outcome.backups, outcome.activity = found.running, found.activity
+
+
+def _serve(
+    unit: _Unit, pair: volumes.Pair, outcome: Outcome, operation: "Operation | None" = None
+) -> volumes.Pair:
+    """Bring server, shares and mirror to what the state says; return the volumes as they are then.
+
+    While an operation is under way a server that runs and its shares stay as they are.
+    """
+    state, containers = unit.state, unit.containers
+    try:
+        with pebble_errors():
+            started, pair = _ensure_running(unit, pair, operation)
+    except CharmError as error:
+        cured = isinstance(error, volumes.MismatchError) and _cures(operation)
+        outcome.findings += [] if cured else [error]
+        return pair
+    wait = _START_WAIT if started else _RESTART_WAIT
+    try:
+        with connect(unit.model, state, unit.made, wait) as api:
+            if started:
+                outcome.version = api.version(METRICS_URL)
+            known = _reconcile_shares(state, api, outcome, held=operation is not None)
+        with pebble_errors():
+            pair = volumes.record_shares(containers.dittofs, pair, known)
+    except UnreachableError as error:
+        outcome.findings.append(_explanation(containers.dittofs) or error)
+    except CharmError as error:
+        outcome.findings.append(error)
+    # Also beside a server that does not answer: what it wrote is to be in MySQL.
+    if state.mysql is not None:
+        _mirror(containers.agent, state, pair, outcome)
+    return pair
+
+
 def _ensure_running(
-    containers: Containers, state: State, model: ops.Model, made: Credentials
+    unit: _Unit, pair: volumes.Pair, operation: "Operation | None"
 ) -> tuple[bool, volumes.Pair]:
     """Return whether the server was (re)started, and the volumes it runs on."""
-    container = containers.dittofs
+    container, state, made = unit.containers.dittofs, unit.state, unit.made
     workload = Workload(container)
     try:
-        pair = _lost_metadata(containers, state, model, volumes.look(container), made)
+        volumes.need_markers(pair)
+        if not _cures(operation):
+            pair = _lost_metadata(unit, pair)
         volumes.check(pair, state)
     except CharmError as error:
         workload.stop()
         if isinstance(error, volumes.MismatchError):
-            _end_mirror(containers.agent)
+            _end(unit.containers.agent, sidecar.MIRROR)
         raise
     marker = pair.marker
+    held = operation is not None
     # Juju lost the passwords, or this is a later life of the application.
     estranged = marker is not None and marker.life != made.life
-    if workload.running and not estranged:
-        if _RESTART_NEEDED & state.faulty:
+    if workload.running and (held or not estranged):
+        if held or _RESTART_NEEDED & state.faulty:
             return False, pair
         return workload.ensure(state.options, made), pair
     workload.check_last_exit()
@@ -175,22 +262,22 @@ def _ensure_running(
     return workload.ensure(state.options, made), pair
 
 
-def _lost_metadata(
-    containers: Containers, state: State, model: ops.Model, pair: volumes.Pair, made: Credentials
-) -> volumes.Pair:
+def _cures(operation: "Operation | None") -> bool:
+    """Whether what is wrong with the volumes is about to be replaced."""
+    return operation is not None and operation.step == "fetch"
+
+
+def _lost_metadata(unit: _Unit, pair: volumes.Pair) -> volumes.Pair:
     """The pair, its metadata volume brought back from MySQL where it was lost and is there."""
     if pair.metadata.marker is not None and not pair.metadata.recovery:
         return pair
     from recovering import Recovery  # noqa: PLC0415  # most events have nothing to recover
 
-    return Recovery(*containers, state, model).bring_back(pair, made)
+    return Recovery(*unit.containers, unit.state, unit.model).bring_back(pair, unit.made)
 
 
 def _mirror(agent: ops.Container, state: State, pair: volumes.Pair, outcome: Outcome) -> None:
     """Bring the mirror to what the state says; what is wrong with it is only told."""
-    if state.mysql is None:
-        _end_mirror(agent)
-        return
     import mirroring  # noqa: PLC0415  # most units have no database
 
     found = mirroring.reconcile(agent, state, pair)
@@ -198,10 +285,10 @@ def _mirror(agent: ops.Container, state: State, pair: volumes.Pair, outcome: Out
     outcome.findings += found.findings
 
 
-def _end_mirror(agent: ops.Container) -> None:
-    """End the mirror where it runs; a container that is away is of no interest."""
+def _end(agent: ops.Container, *services: sidecar.Service) -> None:
+    """End services where they run; a container that is away is of no interest."""
     with suppress(WaitingError):
-        sidecar.stop(agent)
+        sidecar.stop(agent, *services)
 
 
 def _explanation(container: ops.Container) -> CharmError | None:
@@ -239,19 +326,25 @@ def _accepts(api: Api, password: SecretStr) -> bool:
     return True
 
 
-def _reconcile_shares(state: State, api: Api, outcome: Outcome) -> dict[str, str]:
-    """Bring shares and protocols to the options; return all shares with their backends."""
+def _reconcile_shares(state: State, api: Api, outcome: Outcome, *, held: bool) -> dict[str, str]:
+    """Bring shares and protocols to the options; return all shares with their backends.
+
+    Where they are held nothing is changed.
+    """
     wanted = state.options.shares or ()
     present = shares.Present.ask(api, wanted)
     plan = shares.plan(state.options, present, content_capacity(state))
     outcome.findings += plan.problems
-    outcome.findings += shares.execute(api, plan.steps)
-    if plan.steps:
+    if plan.steps and not held:
+        outcome.findings += shares.execute(api, plan.steps)
         present = shares.settle(api, state.options, plan.steps, present)
     outcome.findings += shares.unhealthy(state.options, present)
+    names = [share.name for share in wanted]
+    if held:
+        # What is taken out of the list is served until the list is looked at again.
+        left = [name for name, share in present.shares.items() if present.made_by_charm(share)]
+        names += sorted(set(left) - set(names))
     outcome.serving = tuple(
-        share.name
-        for share in wanted
-        if (found := present.shares.get(share.name)) and found.enabled
+        name for name in names if (found := present.shares.get(name)) and found.enabled
     )
     return {name: "/".join(present.backends(found)) for name, found in present.shares.items()}

@@ -1,12 +1,12 @@
-"""The agent container: the program in it, its settings, its service and what that says.
+"""The agent container: the program in it, its two services, their settings and what they say.
 
-Program and settings are files that live as long as the container; so does the layer, which is
-added after them and carries their digest. Where the plan has that layer, both are in place.
+Program and settings are files that live as long as the container; so do the layers, which are
+added after them and carry their digest. Where the plan has a service's layer, its files are in
+place.
 """
 
 import contextlib
 import hashlib
-import json
 import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -14,28 +14,66 @@ from typing import Literal, NamedTuple
 
 import ops
 from ops import pebble
-from pydantic import SecretStr
 
 import bundle
 import files
 from errors import BlockedError, WaitingError
-from relations.mysql import Database
-from state import State
-from volumes import Marker
 from workload import pebble_errors
 
-CONTAINER = SERVICE = "agent"
-CHECK = "mirror"
-PORT = 9091
+CONTAINER = "agent"
 RUN = "/tmp/dittofs-agent"  # noqa: S108  # the container's own, and any image has it
 _LIB, _NOTE, _ARCHIVE = f"{RUN}/lib", f"{RUN}/lib.digest", f"{RUN}/lib.tar"
-_CONFIG, _STATUS = f"{RUN}/config.json", f"{RUN}/status.json"
 _DIGEST = "DITTOFS_CHARM_DIGEST"
 _UNPACK = Path(__file__).parent.parent / "templates" / "unpack.py"
 _UNPACK_TIMEOUT = 120.0
 _OTHER_PYTHON, _UNUSABLE = 3, 4
 _KILL_DELAY = 10
 _CHANGE_TIMEOUT = _KILL_DELAY + 20
+
+
+class Containers(NamedTuple):
+    """The two containers of the pod, each with both volumes."""
+
+    dittofs: ops.Container
+    agent: ops.Container
+
+
+class Service(NamedTuple):
+    """A service of the program.
+
+    Attributes:
+        name: what Pebble calls it.
+        config: its settings.
+        status: what it says of itself.
+        port: of its metrics.
+        check: what Pebble calls the check of its health, where it has one.
+        remembers: what it said before its start still holds after it.
+    """
+
+    name: str
+    config: str
+    status: str
+    port: int
+    check: str | None
+    remembers: bool
+
+
+MIRROR = Service(
+    name="agent",
+    config=f"{RUN}/config.json",
+    status=f"{RUN}/status.json",
+    port=9091,
+    check="mirror",
+    remembers=False,
+)
+BACKUP = Service(
+    name="backup",
+    config=f"{RUN}/backup.json",
+    status=f"{RUN}/backup-status.json",
+    port=9092,
+    check=None,
+    remembers=True,
+)
 
 
 class Answer(NamedTuple):
@@ -56,42 +94,12 @@ def agent_errors() -> Generator[None]:
         yield
 
 
-def settings(state: State, marker: Marker | None, key: SecretStr | None = None) -> bytes:
-    """The agent's settings; `key` in place of the application's own, no `marker` where none is.
-
-    Raises:
-        BlockedError: no database is related.
-        WaitingError: the database or the key is not there yet.
-    """
-    if state.mysql is None:
-        raise BlockedError(
-            f"no database is related: juju integrate {state.application}:mysql <database>"
-        )
-    database = state.mysql.need_database()
-    used = key or state.need_mirror_key()
-    return json.dumps(
-        {
-            "instance": marker.instance if marker else "",
-            "generation": marker.generation if marker else 0,
-            "application": state.application,
-            "model": state.model_name,
-            "model_uuid": state.model_uuid,
-            "marker": marker.model_dump_json() if marker else "",
-            "mysql": _mysql(database),
-            "control_plane_key": used.get_secret_value(),
-            "max_lag": state.options.mirror_max_lag,
-            "log_level": state.options.log_level,
-        },
-        sort_keys=True,
-        indent=1,
-    ).encode()
-
-
 class Agent:
-    """The agent as a Pebble service. Calls belong inside `agent_errors()`."""
+    """One service of the program. Calls belong inside `agent_errors()`."""
 
-    def __init__(self, container: ops.Container):
+    def __init__(self, container: ops.Container, service: Service = MIRROR):
         self._container = container
+        self._service = service
 
     def ensure(self, settings: bytes, command: Sequence[str]) -> bool:
         """Make the service run this command with these settings; return whether it was started.
@@ -101,28 +109,28 @@ class Agent:
         Raises:
             BlockedError: the image cannot run the program.
         """
+        service = self._service
         plan = self._container.get_plan()
         program = bundle.digest()
         digest = hashlib.sha256(program.encode() + settings).hexdigest()
-        layer = _layer(command, digest)
-        same = (
-            plan.services.get(SERVICE) == layer.services[SERVICE]
-            and plan.checks.get(CHECK) == layer.checks[CHECK]
-        )
+        layer = _layer(service, command, digest)
+        same = plan.services.get(service.name) == layer.services[service.name] and {
+            name: plan.checks.get(name) for name in layer.checks
+        } == dict(layer.checks)
         if same and self.running:
             return False
         self._put(program, settings)
         if not same:
-            self._container.add_layer(SERVICE, layer, combine=True)
-            # What the service said before says nothing of what it does next.
-            self._container.remove_path(_STATUS, recursive=True)
+            self._container.add_layer(service.name, layer, combine=True)
+            if not service.remembers:
+                self._container.remove_path(service.status, recursive=True)
         self._container.pebble.replan_services(timeout=_CHANGE_TIMEOUT)
         return True
 
     def restart(self) -> None:
         """Let the service try again what it gave up."""
-        self._container.remove_path(_STATUS, recursive=True)
-        self._container.pebble.restart_services([SERVICE], timeout=_CHANGE_TIMEOUT)
+        self._container.remove_path(self._service.status, recursive=True)
+        self._container.pebble.restart_services([self._service.name], timeout=_CHANGE_TIMEOUT)
 
     def execute(self, settings: bytes, command: Sequence[str], timeout: float) -> Answer:
         """Run a command to its end, within `timeout` seconds.
@@ -131,31 +139,29 @@ class Agent:
             BlockedError: the image cannot run the program.
         """
         self._put(bundle.digest(), settings)
-        return self._run(["-m", "agent", *command, "--config", _CONFIG], timeout)
+        return self._run(["-m", "agent", *command, "--config", self._service.config], timeout)
 
     def stop(self) -> None:
         """End the service and its check. Nothing where they are not there."""
-        service = self._container.get_plan().services.get(SERVICE)
-        if service is None or service.startup == "disabled":
-            return
-        self._container.add_layer(SERVICE, _layer([], "", startup="disabled"), combine=True)
-        self._container.pebble.stop_services([SERVICE], timeout=_CHANGE_TIMEOUT)
+        _stop(self._container, self._service)
 
     @property
     def running(self) -> bool:
         """Whether Pebble says that the service runs now."""
-        service = self._container.get_services(SERVICE).get(SERVICE)
+        name = self._service.name
+        service = self._container.get_services(name).get(name)
         return service is not None and service.is_running()
 
     def status(self) -> bytes | None:
-        """What the program says of itself, as JSON; None as long as it has said nothing."""
-        return files.read(self._container, _STATUS)
+        """What the service says of itself, as JSON; None as long as it has said nothing."""
+        return files.read(self._container, self._service.status)
 
     def _put(self, program: str, settings: bytes) -> None:
         if files.read(self._container, _NOTE) != program.encode():
             self._install(program)
-        if files.read(self._container, _CONFIG) != settings:
-            self._container.push(_CONFIG, settings, permissions=0o600, make_dirs=True)
+        config = self._service.config
+        if files.read(self._container, config) != settings:
+            self._container.push(config, settings, permissions=0o600, make_dirs=True)
 
     def _install(self, program: str) -> None:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -174,7 +180,7 @@ class Agent:
             raise _unfit(f"cannot use the charm's packages ({said})", version)
         if answer.code:
             raise WaitingError(
-                f"mysql: the agent's program could not be unpacked: {said[-200:] or 'no reason'}"
+                f"the agent's program could not be unpacked: {said[-200:] or 'no reason'}"
             )
         self._container.push(_NOTE, program, permissions=0o644)
 
@@ -191,25 +197,25 @@ class Agent:
         return Answer(0, output or errors or "")
 
 
-def stop(container: ops.Container) -> None:
-    """End the agent: there is nothing to mirror, or it is not known what.
+def stop(container: ops.Container, *services: Service) -> None:
+    """End services: there is nothing for them to do, or it is not known what.
 
     Raises:
-        WaitingError: its container is away.
+        WaitingError: their container is away.
     """
     with agent_errors():
-        Agent(container).stop()
+        _stop(container, *services)
 
 
-def _mysql(database: Database) -> dict[str, object]:
-    return {
-        "endpoints": [list(each) for each in database.endpoints],
-        "user": database.user.get_secret_value(),
-        "password": database.password.get_secret_value(),
-        "database": database.name,
-        "tls": database.tls,
-        "ca": database.ca,
-    }
+def _stop(container: ops.Container, *services: Service) -> None:
+    planned = container.get_plan().services
+    for service in services:
+        found = planned.get(service.name)
+        if found is None or found.startup == "disabled":
+            continue
+        layer = _layer(service, [], "", startup="disabled")
+        container.add_layer(service.name, layer, combine=True)
+        container.pebble.stop_services([service.name], timeout=_CHANGE_TIMEOUT)
 
 
 def _unfit(what: str, version: str) -> BlockedError:
@@ -220,14 +226,28 @@ def _unfit(what: str, version: str) -> BlockedError:
 
 
 def _layer(
-    command: Sequence[str], digest: str, startup: Literal["enabled", "disabled"] = "enabled"
+    service: Service,
+    command: Sequence[str],
+    digest: str,
+    startup: Literal["enabled", "disabled"] = "enabled",
 ) -> pebble.Layer:
-    words = ["python3", "-m", "agent", *command, "--config", _CONFIG]
+    words = ["python3", "-m", "agent", *command, "--config", service.config]
+    checks: dict[str, pebble.CheckDict] = {}
+    if service.check:
+        # No level: whether the mirror is well says nothing of whether the server serves.
+        checks[service.check] = {
+            "override": "replace",
+            "period": "5s",
+            "timeout": "3s",
+            "threshold": 2,
+            "startup": startup,
+            "http": {"url": f"http://localhost:{service.port}/health"},
+        }
     return pebble.Layer(
         {
             "summary": "DittoFS agent",
             "services": {
-                SERVICE: {
+                service.name: {
                     "override": "replace",
                     "summary": "DittoFS agent",
                     "command": " ".join(words),
@@ -242,16 +262,6 @@ def _layer(
                     "environment": {"PYTHONPATH": _LIB, _DIGEST: digest},
                 }
             },
-            "checks": {
-                # No level: whether the mirror is well says nothing of whether the server serves.
-                CHECK: {
-                    "override": "replace",
-                    "period": "5s",
-                    "timeout": "3s",
-                    "threshold": 2,
-                    "startup": startup,
-                    "http": {"url": f"http://localhost:{PORT}/health"},
-                }
-            },
+            "checks": checks,
         }
     )

@@ -1,6 +1,7 @@
 """Everything Juju says, as one typed object that does not change during an event."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ops
 from pydantic import BaseModel, ConfigDict, SecretStr
@@ -12,7 +13,14 @@ from errors import BlockedError, WaitingError
 from relations import mysql
 from relations.mysql import Related
 
+if TYPE_CHECKING:
+    from relations.s3 import Related as RelatedS3
+else:
+    # pydantic reads annotations at run time, and most units have no S3.
+    RelatedS3 = object
+
 FILESYSTEM = "filesystem"
+S3 = "s3-backup"
 VOLUMES = ("metadata", "content")
 _SERVED_KEY = "served-share"
 
@@ -37,11 +45,13 @@ class State(BaseModel):
         served_share: the share that the serving unit offers over NFS, such as `/export`.
         mysql: the provider of a database for the metadata; None where none is related.
         mirror_key: the key of the control plane there; None as long as the leader has not made it.
+        s3: the provider of a bucket for backups; None where none is related.
+        backup_key: the key of the backups; None as long as the leader has not made it.
         mistakes: one line for each thing that a person has to mend in the configuration.
         faulty: the options that are not usable; `options` has their defaults.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     application: str
     unit_number: int
@@ -58,6 +68,8 @@ class State(BaseModel):
     filesystem_clients: tuple[FilesystemClient, ...]
     mysql: Related | None
     mirror_key: SecretStr | None
+    s3: RelatedS3 | None
+    backup_key: SecretStr | None
 
     @classmethod
     def from_charm(cls, charm: ops.CharmBase) -> "State":
@@ -72,6 +84,7 @@ class State(BaseModel):
             except BlockedError as error:
                 mistakes.append(str(error))
         related = mysql.read(charm.model)
+        s3 = _s3(charm.model)
         return cls(
             application=charm.app.name,
             unit_number=_number(charm.unit.name),
@@ -87,7 +100,13 @@ class State(BaseModel):
             served_share=_served_share(charm.model),
             filesystem_clients=_filesystem_clients(charm.model),
             mysql=related,
-            mirror_key=credentials.ensure_mirror_key(charm.model) if related else None,
+            mirror_key=(
+                credentials.ensure_key(charm.model, credentials.MIRROR_KEY) if related else None
+            ),
+            s3=s3,
+            backup_key=credentials.ensure_key(
+                charm.model, credentials.BACKUP_KEY, make=s3 is not None
+            ),
         )
 
     @property
@@ -129,6 +148,28 @@ class State(BaseModel):
             raise WaitingError("mysql: waiting for the leader to make the key of the mirror")
         return self.mirror_key
 
+    def need_backup_key(self) -> SecretStr:
+        """Return the key of the backups.
+
+        Raises:
+            WaitingError: there is none yet.
+        """
+        if self.backup_key is None:
+            raise WaitingError("s3-backup: waiting for the leader to make the key of the backups")
+        return self.backup_key
+
+    def need_s3(self) -> "RelatedS3":
+        """Return the provider of a bucket.
+
+        Raises:
+            BlockedError: none is related.
+        """
+        if self.s3 is None:
+            raise BlockedError(
+                f"no S3 storage is related: juju integrate {self.application}:{S3} <s3-integrator>"
+            )
+        return self.s3
+
 
 def offer(model: ops.Model, share: str | None) -> None:
     """Tell the other units which share the serving unit offers over NFS, None for none."""
@@ -140,6 +181,14 @@ def offer(model: ops.Model, share: str | None) -> None:
         databag.pop(_SERVED_KEY, None)
     elif databag.get(_SERVED_KEY) != share:
         databag[_SERVED_KEY] = share
+
+
+def _s3(model: ops.Model) -> "RelatedS3 | None":
+    if not model.relations[S3]:
+        return None
+    from relations import s3  # noqa: PLC0415  # most units have no S3
+
+    return s3.read(model)
 
 
 def _number(unit: str) -> int:

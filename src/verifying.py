@@ -3,22 +3,19 @@
 from typing import Any
 
 import ops
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 import report
 from errors import DifferenceError, WaitingError
+from said import Part
 from sidecar import Agent, agent_errors
 
 _TIMEOUT = 1200.0
 _SHOWN = 10
 
 
-class _Store(BaseModel):
+class _Store(Part):
     """What was compared of a store, with the names the agent gives it."""
-
-    model_config = ConfigDict(
-        extra="ignore", alias_generator=lambda name: name.replace("_", "-"), populate_by_name=True
-    )
 
     name: str
     equal: bool
@@ -27,12 +24,12 @@ class _Store(BaseModel):
     checksum: str = ""
     store_rows: int = 0
     differences: int = 0
-    first_differences: list[dict[str, str]] = []
+    first_differences: tuple[dict[str, str], ...] = ()
 
 
-class _Comparison(BaseModel):
+class _Comparison(Part):
     equal: bool = False
-    stores: list[_Store] = []
+    stores: tuple[_Store, ...] = ()
     error: dict[str, str] | None = None
 
 

@@ -27,12 +27,15 @@ MARKER = ".dittofs-charm.json"
 PATHS: dict[str, str] = {"metadata": "/data/metadata", "content": "/data/content"}
 # While the metadata comes back from MySQL: what the charm is about, and where the agent works.
 RECOVERY, RECOVERING = ".dittofs-charm-recovery.json", ".recovering"
+# On the metadata volume: what is done with backups now, and what was done last.
+OPERATION, ENDED = ".dittofs-operation.json", ".dittofs-charm-ended.json"
 DELETED = "deleted-stores"
 _PROBE = ".dittofs-charm-probe"
-# A fresh ext4 volume has lost+found; the server's user may not even look into it.
-_NOT_DATA = frozenset({"lost+found", MARKER, _PROBE})
-_NOT_METADATA = frozenset({RECOVERY, RECOVERING, DELETED})
+# What is the charm's or the agent's own, or was put aside; neither moved nor replaced. A fresh
+# ext4 volume has lost+found; the server's user may not even look into it.
+_NOT_DATA = frozenset({"lost+found", RECOVERING, DELETED, ".restoring"})
 _ASIDE = "aside-"
+_NOT_DATA_BEGINNINGS = (".dittofs-", _ASIDE)
 CONTROL_PLANE = "controlplane.db"
 _CONTROL_PLANE = frozenset({CONTROL_PLANE, f"{CONTROL_PLANE}-wal", f"{CONTROL_PLANE}-shm"})
 
@@ -75,18 +78,21 @@ class Marker(BaseModel):
 class Volume:
     """What was found on a volume: its marker, if it has one, and the names of all else.
 
-    `recovery` has those of `RECOVERY` and `RECOVERING` that are there.
+    `recovery` has those of `RECOVERY` and `RECOVERING` that are there, `notes` those of
+    `OPERATION` and `ENDED`. `damaged`: there is a marker that cannot be understood.
     """
 
     name: VolumeName
     marker: Marker | None
     data: tuple[str, ...]
     recovery: frozenset[str] = frozenset()
+    notes: frozenset[str] = frozenset()
+    damaged: bool = False
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing on it."""
-        return self.marker is None and not self.data
+        return self.marker is None and not self.data and not self.damaged
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,28 @@ def look(container: ops.Container) -> Pair:
     Raises:
         MismatchError: a marker cannot be understood.
     """
+    pair = survey(container)
+    need_markers(pair)
+    return pair
+
+
+def survey(container: ops.Container) -> Pair:
+    """Read the same, and go on where a marker cannot be understood."""
     return Pair(_look(container, "metadata"), _look(container, "content"))
+
+
+def need_markers(pair: Pair) -> None:
+    """Return where the markers can be understood.
+
+    Raises:
+        MismatchError: one cannot.
+    """
+    for volume in (pair.metadata, pair.content):
+        if volume.damaged:
+            raise MismatchError(
+                f"{MARKER} on the {volume.name} volume is damaged or of a newer charm: refresh "
+                "the charm, or bring the file back from a backup of the volume"
+            )
 
 
 def check(pair: Pair, owner: Owner) -> None:
@@ -191,6 +218,20 @@ def commit(container: ops.Container, pair: Pair, owner: Owner, life: str) -> Pai
     _write(container, "metadata", following)
     _write(container, "content", following)
     return Pair(replace(pair.metadata, marker=following), replace(pair.content, marker=following))
+
+
+def claim(container: ops.Container, pair: Pair, owner: Owner, life: str) -> Pair:
+    """Make two volumes a pair of this application, whatever they were: they were restored.
+
+    The instance stays where one of them was this application's.
+    """
+    ours = (owner.application, owner.model_uuid)
+    markers = [volume.marker for volume in (pair.metadata, pair.content) if volume.marker]
+    known = [each for each in markers if (each.application, each.model_uuid) == ours]
+    basis = max(known, key=lambda each: each.generation, default=None)
+    return commit(
+        container, replace(pair, metadata=replace(pair.metadata, marker=basis)), owner, life
+    )
 
 
 def record_shares(container: ops.Container, pair: Pair, shares: Mapping[str, str]) -> Pair:
@@ -264,20 +305,21 @@ def _record_shares(container: ops.Container, volume: Volume, shares: Mapping[str
 def _look(container: ops.Container, name: VolumeName) -> Volume:
     root = PATHS[name]
     names = {info.name for info in container.list_files(root)}
-    passed_over = _NOT_DATA | _NOT_METADATA if name == "metadata" else _NOT_DATA
-    data = tuple(sorted(n for n in names - passed_over if not n.startswith(_ASIDE)))
-    recovery = frozenset(names & {RECOVERY, RECOVERING})
+    data = tuple(sorted(n for n in names - _NOT_DATA if not n.startswith(_NOT_DATA_BEGINNINGS)))
+    found = Volume(
+        name,
+        marker=None,
+        data=data,
+        recovery=frozenset(names & {RECOVERY, RECOVERING}),
+        notes=frozenset(names & {OPERATION, ENDED}),
+    )
     text = files.read(container, f"{root}/{MARKER}") if MARKER in names else None
     if text is None:
-        return Volume(name, None, data, recovery)
+        return found
     try:
-        marker = Marker.model_validate_json(text)
+        return replace(found, marker=Marker.model_validate_json(text))
     except ValidationError:
-        raise MismatchError(
-            f"{MARKER} on the {name} volume is damaged or of a newer charm: refresh the charm, "
-            "or bring the file back from a backup of the volume"
-        ) from None
-    return Volume(name, marker, data, recovery)
+        return replace(found, damaged=True)
 
 
 def _lost(lost: Volume, other: Marker | None) -> MismatchError:

@@ -19,6 +19,8 @@ CONTAINER = "dittofs"
 SERVICE = "dittofs"
 DATABASE = "/data/metadata/controlplane.db"
 API_PORT, NFS_PORT, SMB_PORT, METRICS_PORT = 8080, 12049, 12445, 9090
+API_URL = f"http://localhost:{API_PORT}"
+METRICS_URL = f"http://localhost:{METRICS_PORT}/metrics"
 
 _CONFIG = "/config/config.yaml"
 _SERVE = "/config/serve.sh"

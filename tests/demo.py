@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -21,10 +22,12 @@ from ops import testing
 
 from tests import namespaces, servers
 from tests.databases import DatabaseServer, find_program
+from tests.functional.bucket import BucketProvider
 from tests.functional.files import ClientError, Files
 from tests.functional.mysql import Provider
 from tests.functional.pod import Pod
 from tests.functional.unit import Unit, details
+from tests.s3 import S3Server
 
 CONTENT = b"a line that must not be lost\n" * 1000
 
@@ -36,9 +39,11 @@ class StepError(Exception):
 class Demo:
     """The steps, in order; each a method that returns what Juju would show."""
 
-    def __init__(self, pod: Pod, provider: Provider | None):
+    def __init__(self, pod: Pod, provider: Provider | None, bucket: BucketProvider):
         self.pod = pod
         self.provider = provider
+        self.bucket = bucket
+        self.backup = ""
         self.unit = Unit(pod)
         self.files = Files(real=pod.server.real)
         self.passed = 0
@@ -81,8 +86,20 @@ class Demo:
                 "kubectl delete pvc <metadata> && kubectl delete pod dittofs-0",
                 self._lose_metadata,
             )
+        yield "juju integrate dittofs s3-integrator && juju status", self._relate_s3
+        yield "juju run dittofs/0 create-backup    # while a client writes", self._back_up
+        yield "juju run dittofs/0 list-backups", self._list_backups
+        yield "juju run dittofs/0 verify-backup backup-id=… deep=true", self._verify_backup
+        yield "rm /export/notes && juju run dittofs/0 restore backup-id=… confirm=…", self._restore
         yield "kill -9 <the server>", self._kill
         yield "kubectl delete pod dittofs-0", self._lose_pod
+        yield (
+            (
+                "juju deploy dittofs -m disaster && juju integrate dittofs s3-integrator && "
+                "juju run dittofs/0 restore backup-id=… from=… recovery-key=… confirm=…"
+            ),
+            self._restore_elsewhere,
+        )
         yield "juju scale-application dittofs 2 && juju status", self._scale
         if self.provider is not None:
             yield "juju remove-relation dittofs mysql && juju status", self._part
@@ -212,6 +229,75 @@ class Demo:
             f"{self._status('active')}"
         )
 
+    def _relate_s3(self) -> str:
+        self.bucket.relate(self.unit)
+        self.unit.wait()
+        return self._status("active")
+
+    def _back_up(self) -> str:
+        stop, written = threading.Event(), list[str]()
+
+        def write() -> None:
+            while not stop.is_set():
+                self.files.put("/export", f"under-load-{len(written)}", os.urandom(10_000))
+                written.append("one more")
+
+        client = threading.Thread(target=write)
+        client.start()
+        try:
+            results = self.unit.act("create-backup")
+        finally:
+            stop.set()
+            client.join()
+        self.backup = str(results["backup-id"])
+        return f"{details(results)}\n{len(written)} files were written meanwhile"
+
+    def _list_backups(self) -> str:
+        shown = str(self.unit.act("list-backups")["backups"])
+        if self.backup not in shown:
+            raise StepError(f"{self.backup} is not listed:\n{shown}")
+        return shown
+
+    def _verify_backup(self) -> str:
+        return details(self.unit.act("verify-backup", **{"backup-id": self.backup, "deep": True}))
+
+    def _restore(self) -> str:
+        self.files.remove("/export", "notes")
+        with contextlib.suppress(ClientError):
+            self.files.get("/export", "notes")
+            raise StepError("a file that was removed was read")
+        return self._restored(self.unit)
+
+    def _restored(self, unit: Unit, **more: str) -> str:
+        asked = {"backup-id": self.backup, "confirm": self.backup, **more}
+        shown = details(unit.act("restore", **asked))
+        unit.wait()
+        return f"{shown}\n{self._expect_file()}\n{unit.juju_status()}"
+
+    def _restore_elsewhere(self) -> str:
+        """In the place of the first unit, whose ports it needs; that one comes back afterwards."""
+        (key,) = [
+            each.tracked_content["key"]
+            for each in self.unit.state.secrets
+            if each.label == "backup-key"
+        ]
+        self.pod.lose()
+        pod = Pod(self.pod.root / "disaster")
+        try:
+            pod.start()
+            other = Unit(pod)
+            other.change(config=self.unit.state.config, model=testing.Model("disaster"))
+            other.deploy()
+            self.bucket.relate(other)
+            (row,) = json.loads(other.act("list-backups", output="json", all=True)["backups"])
+            secret = testing.Secret({"key": key})
+            other.change(secrets=[*other.state.secrets, secret])
+            return self._restored(other, **{"from": row["from"], "recovery-key": secret.id})
+        finally:
+            pod.close()
+            self.unit.new_pod()
+            self.unit.wait()
+
     def _kill(self) -> str:
         (pid,) = self.pod.containers["dittofs"].server_ids()
         os.kill(pid, signal.SIGKILL)
@@ -279,8 +365,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         pod = Pod(Path(directory) / "pod")
         database = _database(Path(directory) / "mysql")
+        s3 = S3Server(Path(directory))
         try:
-            demo = Demo(pod, Provider(database) if database else None)
+            s3.start()
+            bucket = BucketProvider(s3, "backups")
+            demo = Demo(pod, Provider(database) if database else None, bucket)
             if demo.files.missing:
                 _print(f"demo: {demo.files.missing} is not installed")
                 return 1
@@ -288,6 +377,7 @@ def main() -> int:
             demo.run()
         finally:
             pod.close()
+            s3.close()
             if database:
                 database.close()
     _print(f"\ndemo: {demo.passed} steps passed, {demo.failed} failed")

@@ -1,6 +1,7 @@
 """A Juju unit whose containers are a pod of real processes."""
 
 import contextlib
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -98,6 +99,28 @@ class Unit(juju.Unit):
             patch.setattr(backend, "get_pebble", get_pebble)
             patch.setattr(backend, "storage_get", storage_get)
             yield
+
+
+class HookKilled(BaseException):
+    """The charm's process was killed."""
+
+
+@contextlib.contextmanager
+def killed_hook(seconds: float) -> Iterator[None]:
+    """Kill the hook that runs in here after so many seconds, wherever it is."""
+
+    def kill(*_: object) -> None:
+        raise HookKilled
+
+    before = signal.signal(signal.SIGALRM, kill)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except HookKilled:
+        pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def details(results: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from ops import testing
 
 import bundle
+from tests.unit.archives import Archive
 
 RUN = "tmp/dittofs-agent"
 KEY = "QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI="
@@ -21,6 +22,8 @@ KEY = "QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI="
 
 class Agent:
     """The agent of one pod; `volume` is the metadata volume, `run` the program's folder.
+
+    Its other service, and the commands that belong to that, are in `archive`.
 
     Attributes:
         commands: what the service was started with, each time.
@@ -37,6 +40,7 @@ class Agent:
         self.answers: dict[str, tuple[int, str]] = {}
         self.unpack: tuple[int, str] = (0, "")
         self.program = True
+        self.archive = Archive(run, volume.parent)
         run.mkdir(parents=True, exist_ok=True)
         self.new_container()
 
@@ -47,6 +51,7 @@ class Agent:
         """
         for path in self.run.iterdir():
             path.unlink()
+        self.archive.stop()
         if self.program:
             (self.run / "lib.digest").write_text(_digest())
 

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from ops import pebble, testing
 from ops._private import harness
+from scenario import mocking
 
 from tests import juju
 from tests.juju import AGENT, SERVICE, VOLUMES
 from tests.standin.core import StandIn
 from tests.standin.transport import Border
-from tests.unit import agents
+from tests.unit import agents, archives
 
 CONFIG = "config"
 
@@ -31,6 +32,7 @@ class Unit(juju.Unit):
             (root / name).mkdir(parents=True, exist_ok=True)
         self.database = root / "metadata" / "controlplane.db"
         self.agent = agents.Agent(root / AGENT, root / "metadata")
+        self._made_of: dict[str, Any] = {}
         super().__init__(unit_id)
 
     def containers(self, can_connect: bool) -> list[testing.Container]:
@@ -83,6 +85,38 @@ class Unit(juju.Unit):
         self.change(relations=[each for each in self.state.relations if each.endpoint != "mysql"])
         return self.status
 
+    def relate_s3(self, databag: dict[str, str] | None = None, **fields: Any) -> Any:
+        """Relate S3, or change what it says; return the status."""
+        others = [each for each in self.state.relations if each.endpoint != "s3-backup"]
+        given = archives.V1 if databag is None else databag
+        s3 = archives.relation(given, **fields)
+        known = [each for each in self.state.secrets if each.id != archives.KEYS.id]
+        self.change(relations=[*others, s3], secrets=[*known, archives.KEYS])
+        self.run("relation_created", s3)
+        return self.run("relation_changed", self.state.get_relation(s3.id), remote_unit=0)
+
+    def unrelate_s3(self) -> Any:
+        """Remove the relation with S3; return the status."""
+        (s3,) = self.state.get_relations("s3-backup")
+        self.run("relation_broken", s3)
+        self.change(
+            relations=[each for each in self.state.relations if each.endpoint != "s3-backup"]
+        )
+        return self.status
+
+    def agent_away(self) -> None:
+        """Pebble of the agent's container does not answer."""
+        agent = dataclasses.replace(self.state.get_container(AGENT), can_connect=False)
+        self.change(containers=[self.state.get_container(SERVICE), agent])
+
+    def notice(self) -> Any:
+        """The agent does what it is asked to, and wakes the charm; return the status."""
+        self.agent.archive.poll()
+        notice = testing.Notice(key="dittofs.charm/backup")
+        agent = dataclasses.replace(self.state.get_container(AGENT), notices=[notice])
+        self.change(containers=[self.state.get_container(SERVICE), agent])
+        return self.run("pebble_custom_notice", agent, notice)
+
     @property
     def server(self) -> StandIn:
         """The server that runs."""
@@ -99,9 +133,27 @@ class Unit(juju.Unit):
         """What Pebble says of the agent's service."""
         return self.state.get_container(AGENT).service_statuses.get(AGENT)
 
+    @property
+    def backups(self) -> pebble.ServiceStatus | None:
+        """What Pebble says of the agent's service of backups."""
+        return self.state.get_container(AGENT).service_statuses.get("backup")
+
     def marker(self, volume: str) -> dict[str, Any]:
         """The charm's marker on a volume."""
         return json.loads((self.root / volume / ".dittofs-charm.json").read_text())
+
+    def start_agent(self, services: Mapping[str, pebble.Service], before: set[str]) -> None:
+        """What Pebble does with the services of the agent's container that are not as planned."""
+        for name, service in services.items():
+            made_of = (service.command, service.environment)
+            changed = self._made_of.get(name) != made_of
+            self._made_of[name] = made_of
+            if service.startup != "enabled" or (name in before and not changed):
+                continue
+            if name == AGENT:
+                self.agent.start(service.command)
+            else:
+                self.agent.archive.start(service.command)
 
     def _deliver(self, context: testing.Context[Any], event: Any) -> None:
         self.border.unit = self
@@ -131,6 +183,7 @@ class Server(Border):
         self.down = False
         self.last_words = ""
         self.now = [1000.0]
+        self.pace = 1.0
         self.options: dict[str, Any] = {}
 
     def start(self, environment: Mapping[str, str]) -> None:
@@ -145,6 +198,12 @@ class Server(Border):
                 environment["DITTOFS_ADMIN_INITIAL_PASSWORD"],
                 **self.options,
             )
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now[0] += seconds * self.pace
+        if self.unit is not None:
+            self.unit.agent.archive.poll()
 
     def crash(self) -> None:
         """The server ends at once; the script that runs it keeps what it said."""
@@ -162,7 +221,8 @@ class Server(Border):
 def install(border: Server, patch: pytest.MonkeyPatch) -> None:
     """Put the border, and Pebble's start and stop of the service, where ops.testing has its own.
 
-    Time passes only where somebody sleeps: waiting costs the tests nothing.
+    Time passes only where somebody sleeps: waiting costs the tests nothing. While the charm sleeps
+    the agent works.
     """
     border.install(patch)
     client = harness._TestingPebbleClient  # noqa: SLF001  # ops.testing's own Pebble
@@ -170,10 +230,14 @@ def install(border: Server, patch: pytest.MonkeyPatch) -> None:
     restart = client.restart_services
 
     def replan_services(self: Any, *args: Any, **kwargs: Any) -> None:
+        before = {
+            name
+            for name, status in self._service_status.items()
+            if status == pebble.ServiceStatus.ACTIVE
+        }
         replan(self, *args, **kwargs)
-        if AGENT in self.get_plan().services:
-            assert border.unit is not None
-            border.unit.agent.start(self.get_plan().services[AGENT].command)
+        if border.unit is not None and not self.get_plan().services.keys() <= {SERVICE}:
+            border.unit.start_agent(self.get_plan().services, before)
         if SERVICE in self.get_plan().services:
             if border.last_words:
                 border.crash()
@@ -185,6 +249,9 @@ def install(border: Server, patch: pytest.MonkeyPatch) -> None:
         stop(self, services, *args, **kwargs)
         if SERVICE in services:
             border.stop()
+        if "backup" in services:
+            assert border.unit is not None
+            border.unit.agent.archive.stop()
 
     def restart_services(self: Any, services: list[str], *args: Any, **kwargs: Any) -> None:
         restart(self, services, *args, **kwargs)
@@ -196,7 +263,22 @@ def install(border: Server, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(client, "stop_services", stop_services)
     now = border.now
     patch.setattr("time.monotonic", lambda: now[0])
-    patch.setattr("time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    patch.setattr("time.sleep", border.sleep)
+    _install_commands(border, patch)
+
+
+def _install_commands(border: Server, patch: pytest.MonkeyPatch) -> None:
+    """Let commands of the agent that belong to backups be run."""
+    client = mocking._MockPebbleClient  # noqa: SLF001  # where ops.testing has Pebble's
+    execute = client.exec
+
+    def run_command(self: Any, command: list[str], **kwargs: Any) -> Any:
+        if command[:3] != ["python3", "-m", "agent"] or not command[3].startswith("backup-"):
+            return execute(self, command, **kwargs)
+        assert border.unit is not None
+        return archives.Process(command, *border.unit.agent.archive.command(command[3:]))
+
+    patch.setattr(client, "exec", run_command)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ops import testing
 
-from tests.unit import agents
+from tests.unit import agents, archives
 from tests.unit.conftest import Server, Unit, install
 
 PLAIN = [
@@ -36,12 +36,19 @@ def events(unit: Unit) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
             if check.name == wanted:
                 found[f"pebble_check_recovered {wanted}"] = ((container, check), {})
     for relation in state.relations:
-        name = {"peers": "", "filesystem": " client", "mysql": " mysql"}[relation.endpoint]
+        name = {
+            "peers": "",
+            "filesystem": " client",
+            "mysql": " mysql",
+            "s3-backup": " s3",
+        }[relation.endpoint]
         found[f"relation_created{name}"] = ((relation,), {})
         for event in ("joined", "changed", "departed"):
             found[f"relation_{event}{name}"] = ((relation,), {"remote_unit": 1})
         if name:
             found[f"relation_broken{name}"] = ((relation,), {})
+    for notice in agent.notices:
+        found["pebble_custom_notice agent"] = ((agent, notice), {})
     for storage in state.storages:
         found[f"storage_attached {storage.name}"] = ((storage,), {})
     return found
@@ -67,6 +74,12 @@ NAMES = [
     "relation_changed mysql",
     "relation_departed mysql",
     "relation_broken mysql",
+    "relation_created s3",
+    "relation_joined s3",
+    "relation_changed s3",
+    "relation_departed s3",
+    "relation_broken s3",
+    "pebble_custom_notice agent",
 ]
 
 
@@ -82,11 +95,15 @@ def client() -> testing.Relation:
 
 
 def related(unit: Unit, databag: dict[str, str] | None = None) -> None:
-    """Both endpoints are related; no event says so yet."""
+    """All endpoints are related; no event says so yet. The agent has a notice."""
     mysql = agents.relation(agents.MYSQL_K8S if databag is None else databag)
+    agent = dataclasses.replace(
+        unit.state.get_container("agent"), notices=[testing.Notice(key="dittofs.charm/backup")]
+    )
     unit.change(
-        relations=[*unit.state.relations, client(), mysql],
-        secrets=[*unit.state.secrets, agents.USER, agents.TLS],
+        relations=[*unit.state.relations, client(), mysql, archives.relation(archives.V1)],
+        secrets=[*unit.state.secrets, agents.USER, agents.TLS, archives.KEYS],
+        containers=[unit.state.get_container("dittofs"), agent],
     )
     unit.agent.hold(None)
 
@@ -146,13 +163,46 @@ def mirror_blocked(unit: Unit) -> None:
 
 
 def agent_away(unit: Unit) -> None:
-    agent = dataclasses.replace(unit.state.get_container("agent"), can_connect=False)
-    unit.change(containers=[unit.state.get_container("dittofs"), agent])
+    unit.agent_away()
 
 
 def agent_unfit(unit: Unit) -> None:
     unit.agent.bare()
     unit.agent.unpack = (3, "3.8")
+
+
+def s3_says_nothing(unit: Unit) -> None:
+    others = [each for each in unit.state.relations if each.endpoint != "s3-backup"]
+    unit.change(relations=[*others, archives.relation({})])
+
+
+def s3_secret_gone(unit: Unit) -> None:
+    unit.change(secrets=[each for each in unit.state.secrets if each.id != archives.KEYS.id])
+
+
+def backup_under_way(unit: Unit) -> None:
+    unit.run("update_status")
+    unit.border.pace = 100
+    unit.agent.archive.script["create"] = archives.RUNNING
+    unit.act("create-backup")
+
+
+def restore_under_way(unit: Unit) -> None:
+    unit.run("update_status")
+    made = unit.act("create-backup")["backup-id"]
+    unit.border.pace = 100
+    unit.agent.archive.script["settle"] = archives.RUNNING
+    unit.act("restore", **{"backup-id": made, "confirm": made})
+
+
+def restore_without_s3(unit: Unit) -> None:
+    restore_under_way(unit)
+    others = [each for each in unit.state.relations if each.endpoint != "s3-backup"]
+    unit.change(relations=others)
+
+
+def operation_damaged(unit: Unit) -> None:
+    (unit.root / "metadata" / ".dittofs-operation.json").write_text("{")
 
 
 def no_peers(unit: Unit) -> None:
@@ -175,15 +225,30 @@ STAGES = [
     agent_away,
     agent_unfit,
 ]
+BACKUP_STAGES = [
+    s3_says_nothing,
+    s3_secret_gone,
+    backup_under_way,
+    restore_under_way,
+    restore_without_s3,
+    operation_damaged,
+]
+# What an event of one endpoint does to the other is shown at some of its events.
+_RARE = (" mysql", " client", "_joined s3", "_departed s3", "_created s3")
+MOMENTS = [
+    *((stage, name) for stage in STAGES for name in NAMES if not name.endswith(_RARE[2:])),
+    *((stage, name) for stage in BACKUP_STAGES for name in NAMES if not name.endswith(_RARE[:2])),
+]
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("stage", "name"), MOMENTS, ids=lambda each: each if isinstance(each, str) else each.__name__
+)
 def test_no_event_raises_at_any_stage_and_teardown_ends(deployed, stage, name):
     related(deployed)
     stage(deployed)
     deliver(deployed, name)
-    assert deployed.status.name in {"active", "waiting", "blocked"}
+    assert deployed.status.name in {"active", "waiting", "blocked", "maintenance"}
     assert deployed.status.message
     for storage in deployed.state.storages:
         deployed.run("storage_detaching", storage)
@@ -215,10 +280,12 @@ def test_a_second_time_writes_nothing_restarts_nothing_and_changes_nothing(deplo
     deployed.server.calls.clear()
     files, starts, state = written(deployed), deployed.border.starts, deployed.state
     mirrors = list(deployed.agent.commands)
+    backups = list(deployed.agent.archive.starts)
     deliver(deployed, name)
     assert written(deployed) == files
     assert deployed.border.starts == starts
     assert deployed.agent.commands == mirrors
+    assert deployed.agent.archive.starts == backups
     assert deployed.server.changes == []
     assert deployed.state.relations == state.relations
     assert deployed.state.secrets == state.secrets
@@ -253,6 +320,15 @@ def picture(unit: Unit) -> dict[str, Any]:
             if key in {"application", "mysql", "max_lag", "log_level"}
         },
         "mirroring": str(unit.mirror),
+        "asked for a bucket": [
+            relation.local_app_data for relation in unit.state.get_relations("s3-backup")
+        ],
+        "backups": {
+            key: value
+            for key, value in unit.agent.archive.config.items()
+            if key in {"application", "s3", "keep", "schedule", "log_level"}
+        },
+        "backing up": str(unit.backups),
     }
 
 
@@ -325,6 +401,25 @@ def secrets_of(unit: Unit) -> set[str]:
     }
 
 
+def backed_up_and_restored(unit: Unit) -> list[Any]:
+    """The results of all actions of backups; the last restore stays under way."""
+    made = unit.act("create-backup")
+    given = {"backup-id": made["backup-id"]}
+    confirmed = given | {"confirm": made["backup-id"]}
+    results = [
+        made,
+        unit.act("list-backups"),
+        unit.act("list-backups", output="json", all=True),
+        unit.act("verify-backup", **given),
+        unit.act("restore", **confirmed),
+    ]
+    unit.border.pace = 100
+    unit.agent.archive.script["fetch"] = archives.RUNNING
+    results.append(unit.act("restore", **confirmed))
+    operation = unit.root / "metadata" / ".dittofs-operation.json"
+    return [*results, operation.read_text()]
+
+
 def test_no_secret_is_anywhere_but_in_the_environment_of_the_service(deployed, caplog):
     given_by_user = testing.Secret({"password": "correct horse"}, id=f"secret:{'user':a<20}")
     deployed.change(secrets=[*deployed.state.secrets, given_by_user])
@@ -337,24 +432,32 @@ def test_no_secret_is_anywhere_but_in_the_environment_of_the_service(deployed, c
         deployed.act("status-detail", format="json"),
         deployed.act("list-shares"),
         deployed.act("verify-metadata"),
+        *backed_up_and_restored(deployed),
     ]
     deployed.new_pod()
     deployed.pebble_ready()
     deployed.border.stop()
     deployed.run("update_status")
     secrets = secrets_of(deployed)
-    assert len(secrets) >= 7
+    assert len(secrets) >= 10
     config = (deployed.root / "agent/config.json").read_text()
     assert agents.USER.tracked_content["password"] in config
+    assert archives.SECRET in (deployed.root / "agent/backup.json").read_text()
     shown = [
         json.dumps(results),
         "\n".join(deployed.logs),
         caplog.text,
         str(deployed.status),
         *(str(relation) for relation in deployed.state.relations),
+        str(deployed.agent.archive.commands),
         *(
             (deployed.root / place).read_text()
-            for place in ("config/config.yaml", "config/serve.sh", "metadata/.dittofs-charm.json")
+            for place in (
+                "config/config.yaml",
+                "config/serve.sh",
+                "metadata/.dittofs-charm.json",
+                "metadata/.dittofs-charm-ended.json",
+            )
         ),
     ]
     plan = deployed.state.get_container("dittofs").plan.to_dict()
@@ -362,7 +465,7 @@ def test_no_secret_is_anywhere_but_in_the_environment_of_the_service(deployed, c
     shown += [
         path.read_text()
         for path in (deployed.root / "agent").iterdir()
-        if path.suffix in {".json", ".digest"} and path.name != "config.json"
+        if path.suffix in {".json", ".digest"} and path.name not in {"config.json", "backup.json"}
     ]
     environment = plan["services"]["dittofs"].pop("environment")  # pyright: ignore[reportTypedDictNotRequiredAccess]  # it is there
     shown.append(json.dumps(plan))

@@ -336,7 +336,7 @@ def test_an_unpacking_that_fails_is_tried_again(deployed):
     deployed.agent.unpack = (1, "No space left on device")
     deployed.relate()
     assert beside(deployed) == (
-        "waiting: mysql: the agent's program could not be unpacked: No space left on device"
+        "waiting: the agent's program could not be unpacked: No space left on device"
     )
     deployed.agent.unpack = (0, "")
     assert deployed.run("update_status") == MIRRORED

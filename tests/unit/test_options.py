@@ -51,6 +51,18 @@ def test_the_example_in_the_description_is_the_default():
         ("memory", "lots", "memory: 'lots' is not a size such as 500MB or 10GiB"),
         ("memory", "100Mi", "memory: '100Mi' must be at least 512.00MiB"),
         ("memory", "9999999999999Ti", "memory: '9999999999999Ti' is larger than the server"),
+        ("backup-schedule", "daily", "backup-schedule: 'daily' must be @hourly, @daily, @weekly"),
+        ("backup-schedule", "@reboot", "backup-schedule: '@reboot' must be @hourly"),
+        ("backup-schedule", "0 0 * * * *", "backup-schedule: '0 0 * * * *' must be @hourly"),
+        ("backup-schedule", "61 * * * *", "backup-schedule: '61 * * * *' has a mistake ("),
+        ("backup-schedule", "a b c d e", "it must be @hourly, @daily, @weekly or five fields"),
+        ("backup-schedule", "0 0 */8 2 mon#5", "'0 0 */8 2 mon#5' is a time that never"),
+        ("backup-keep", "all", "backup-keep: 'all' must be a number of backups such as 14"),
+        ("backup-keep", "0", "backup-keep: '0' must be a number of backups such as 14"),
+        ("backup-keep", "14,15", "backup-keep: '14,15' must be a number of backups"),
+        ("backup-keep", "1d,2d", "backup-keep: '1d,2d' must be a number of backups"),
+        ("backup-keep", "1.5", "backup-keep: '1.5' must be a number of backups"),
+        ("backup-keep", "3w", "an age in days such as 30d, or both: 14,30d"),
         ("shares", "export", "shares: must be a YAML list of shares"),
         ("shares", "- export", "shares: entry 1: 'export' must be a mapping with a name"),
         ("shares", "- name: [x", "shares: is not YAML: a mistake in line 1"),
@@ -97,6 +109,41 @@ def test_a_mistake_is_one_line_that_names_option_value_and_what_is_allowed(optio
     assert loaded.faulty == {option}
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("", (None, None)),
+        (" , ", (None, None)),
+        ("14", (14, None)),
+        ("30d", (None, 30)),
+        ("14,30d", (14, 30)),
+        (" 30d , 14 ", (14, 30)),
+    ],
+)
+def test_which_backups_are_kept(text, kept):
+    loaded = options.load({"backup-keep": text})
+    assert loaded.mistakes == ()
+    assert tuple(loaded.options.backup_keep) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "schedule"),
+    [
+        ("", ""),
+        ("  ", ""),
+        ("@hourly", "@hourly"),
+        (" @daily ", "@daily"),
+        ("@weekly", "@weekly"),
+        ("30 2 * * *", "30 2 * * *"),
+        ("*/15  8-18 * * mon-fri", "*/15 8-18 * * mon-fri"),
+    ],
+)
+def test_when_backups_are_made(text, schedule):
+    loaded = options.load({"backup-schedule": text})
+    assert loaded.mistakes == ()
+    assert loaded.options.backup_schedule == schedule
+
+
 def test_every_mistake_is_named():
     loaded = options.load(
         {"log-level": "x", "memory": "y", "shares": "- {name: a:b, quota: z}\n- {name: /c, d: e}"}
@@ -139,7 +186,14 @@ def test_a_share_in_memory_is_volatile():
     assert [share.volatile for share in loaded.options.shares or ()] == [True, True]
 
 
-@given(st.dictionaries(st.sampled_from(["log-level", "protocols", "shares", "memory"]), st.text()))
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["log-level", "protocols", "shares", "memory", "backup-schedule", "backup-keep"]
+        ),
+        st.text(),
+    )
+)
 def test_any_text_is_taken_or_named_and_never_raises(config):
     loaded = options.load(config)
     assert bool(loaded.mistakes) == bool(loaded.faulty)

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import bundle
+import version
 
 ROOT = Path(__file__).parents[2]
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -122,6 +123,10 @@ def test_the_project_has_the_pages_people_look_for(name):
 def test_the_changelog_knows_the_version():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## {PYPROJECT['project']['version']} " in text
+
+
+def test_the_charm_knows_its_version():
+    assert PYPROJECT["project"]["version"] == version.VERSION
 
 
 def pinned(name: str) -> dict[str, str]:

@@ -228,3 +228,77 @@ def test_a_marker_survives_being_written_and_read():
         instance="i", generation=3, committed=True, application="a", model_uuid="m", life="l"
     )
     assert Marker.model_validate_json(made.model_dump_json()) == made
+
+
+OWN = [
+    ".dittofs-operation.json",
+    ".dittofs-charm-ended.json",
+    ".dittofs-backup",
+    ".dittofs-restore",
+    ".restoring",
+    ".recovering",
+    "deleted-stores",
+    "aside-restore-1",
+    "lost+found",
+]
+
+
+@pytest.mark.parametrize("name", volumes.PATHS)
+def test_what_the_charm_and_the_agent_keep_for_themselves_is_no_data(container, roots, name):
+    for own in OWN:
+        (roots[name] / own).mkdir()
+    pair = volumes.look(container)
+    assert pair.fresh
+    assert getattr(pair, name).notes == {".dittofs-operation.json", ".dittofs-charm-ended.json"}
+    start(container)
+    volumes.check(volumes.look(container), OURS)
+
+
+def test_volumes_that_were_restored_are_a_pair_whatever_they_were(container, roots):
+    start(container)
+    before = marker(roots, "content")
+    for lost in ("metadata", "content"):
+        (roots[lost] / MARKER).unlink()
+        claimed = volumes.claim(container, volumes.survey(container), OURS, "new")
+        assert claimed == volumes.look(container)
+        volumes.check(claimed, OURS)
+        after = marker(roots, "content")
+        assert after["instance"] == before["instance"]
+        assert after["life"] == "new"
+    generations = [each["generation"] for each in (before, marker(roots, "content"))]
+    assert generations == [1, 3]
+
+
+def test_the_newer_one_of_two_of_ours_names_a_restored_pair(container, roots):
+    start(container)
+    for name, instance, generation in (("metadata", "a", 3), ("content", "b", 7)):
+        text = json.dumps(marker(roots, name) | {"instance": instance, "generation": generation})
+        (roots[name] / MARKER).write_text(text)
+    claimed = volumes.claim(container, volumes.survey(container), OURS, "life")
+    assert claimed.marker is not None
+    assert (claimed.marker.instance, claimed.marker.generation) == ("b", 8)
+
+
+@pytest.mark.parametrize("text", ["{", None])
+def test_volumes_of_nobody_or_of_others_get_a_name_of_their_own(container, roots, text):
+    start(container, owner=Owner("other"))
+    foreign = marker(roots, "metadata")["instance"]
+    if text is not None:
+        for name in volumes.PATHS:
+            (roots[name] / MARKER).write_text(text)
+    claimed = volumes.claim(container, volumes.survey(container), OURS, "life")
+    volumes.check(claimed, OURS)
+    assert claimed.marker is not None
+    assert claimed.marker.instance != foreign
+    assert claimed.marker.generation == 1
+
+
+def test_a_survey_goes_on_where_a_marker_is_damaged(container, roots):
+    start(container)
+    (roots["metadata"] / MARKER).write_text("{")
+    pair = volumes.survey(container)
+    assert pair.metadata.damaged
+    assert not pair.fresh
+    assert pair.content.marker is not None
+    with pytest.raises(MismatchError, match="metadata volume is damaged"):
+        volumes.look(container)
