@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent.archive import swapping
+from agent.archive import memory, swapping
 from agent.archive.bucket import open_bucket
 from agent.archive.catalogue import Catalogue, row
 from agent.archive.daemon import Daemon
@@ -41,6 +41,7 @@ def run(asked: argparse.Namespace, stop: Callable[[], threading.Event]) -> tuple
 
 
 def _serve(settings: ArchiveSettings, port: int | None, stop: threading.Event) -> int:
+    memory.reuse()
     status = Status(settings.run, settings.notes)
     server = listen(status, PORT if port is None else port)
 

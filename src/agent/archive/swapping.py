@@ -3,13 +3,16 @@
 The server must be down. Everything is a rename within a volume. A note on the metadata volume says
 in which phase it is and has the names; it is written between two phases, when all of the phase is
 on the disks. Within a phase every rename can be found done or not done, so each of `swap` and
-`rollback` can be called again after a crash at any point.
+`rollback` can be called again after a crash at any point. One that is called while another runs
+waits for its end.
 """
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +35,7 @@ from agent.archive.staging import (
 
 MARKER = ".dittofs-charm.json"
 _PLAN = "plan.json"
+_LOCK = "swap.lock"
 _LEFT = "left"
 _STORES = "stores"
 _SIDE_FILES = ("", "-wal", "-shm")
@@ -75,7 +79,7 @@ def swap(settings: ArchiveSettings, request: Request) -> None:
         ArchiveError: `refused`: it was not fetched, or is on its way back; `space` or `refused`
             of a volume. It can be called again.
     """
-    with volume_errors():
+    with volume_errors(), _alone(settings):
         _Swap(settings).forward(request.id)
 
 
@@ -85,7 +89,7 @@ def rollback(settings: ArchiveSettings, request: Request) -> None:
     Raises:
         ArchiveError: as of `swap`; it can be called again.
     """
-    with volume_errors():
+    with volume_errors(), _alone(settings):
         _Swap(settings).back(request.id)
 
 
@@ -96,7 +100,7 @@ def discard(settings: ArchiveSettings, request: Request) -> None:
         ArchiveError: `refused`: a swap or rollback has not come to its end.
     """
     del request
-    with volume_errors():
+    with volume_errors(), _alone(settings):
         _Swap(settings).discard()
 
 
@@ -106,8 +110,17 @@ def make_way(settings: ArchiveSettings, request: Request) -> None:
     Raises:
         ArchiveError: `busy`: there is one that has not, or this one is swapped in already.
     """
-    with volume_errors():
+    with volume_errors(), _alone(settings):
         _Swap(settings).make_way(request.id)
+
+
+@contextmanager
+def _alone(settings: ArchiveSettings) -> Generator[None]:
+    """Wait until nothing else is at it: a command goes on when the charm that ran it is killed."""
+    settings.run.mkdir(parents=True, exist_ok=True)
+    with (settings.run / _LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 class _Swap:
