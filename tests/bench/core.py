@@ -17,8 +17,7 @@ from pathlib import Path
 
 from tests import servers
 from tests.bench.rows import Row, say
-from tests.contract.conftest import Server
-from tests.contract.test_process import make_share
+from tests.contract.server import Server
 from tests.functional.files import ClientError, Files
 from tests.functional.pod import Pod
 from tests.functional.unit import Unit
@@ -104,8 +103,7 @@ def first_write(root: Path) -> dict[str, float]:
         place.mkdir(parents=True)
         server = Server(servers.server(), place)
         server.start()
-        make_share(server)
-        server.api("PUT", "/shares/export", {"default_permission": "read-write"})
+        server.make_share()
         server.stop()
         begin = time.monotonic()
         server.launch()

@@ -1,6 +1,6 @@
 """Creates files as fast as it can, as a process of its own.
 
-    python -m tests.bench.creator client SHARE DIRECTORY
+    python -m tests.bench.creator client SHARE DIRECTORY [PORT]
     python -m tests.bench.creator writer STORE CREATIONS_PER_SECOND ACKNOWLEDGED
 
 The first is an NFS client that creates files of 4 KiB. The second writes into a store what the
@@ -31,7 +31,7 @@ def main() -> int:
     """Work until told to stop."""
     kind, where, how, *more = sys.argv[1:]
     if kind == "client":
-        with Client(where) as client:
+        with Client(where, *map(int, more)) as client:
             client.mkdir(how)
             say("ready")
             _work(lambda number: client.create(f"{how}/file-{number:07}", _DATA))

@@ -11,8 +11,7 @@ from typing import Protocol, Self
 from tests import servers
 from tests.bench import store
 from tests.bench.process import pinned
-from tests.contract.conftest import Server
-from tests.contract.test_process import make_share
+from tests.contract.server import Server
 from tests.databases import HOST, ROOT
 from tests.nfs import Client, missing
 
@@ -99,13 +98,13 @@ class ServerLoad:
     """The real server with one share, and NFS clients that create files of 4 KiB.
 
     Args:
-        volume: the metadata volume.
+        root: a folder; the metadata volume is `data/metadata` in it.
         cores: of server and clients; None: all.
         postgres: the port of a PostgreSQL server to use instead of Badger.
     """
 
-    def __init__(self, volume: Path, cores: set[int] | None = None, postgres: int = 0):
-        self._server = Server(servers.server(), volume)
+    def __init__(self, root: Path, cores: set[int] | None = None, postgres: int = 0):
+        self._server = Server(servers.server(), root)
         self._cores = cores
         self._postgres = postgres
         self._creators: Creators | None = None
@@ -120,8 +119,7 @@ class ServerLoad:
             if self._postgres:
                 self._make_postgres_share()
             else:
-                make_share(self._server)
-            self._server.api("PUT", "/shares/export", {"default_permission": "read-write"})
+                self._server.make_share()
         except BaseException:
             self.__exit__()
             raise
@@ -178,7 +176,12 @@ class ServerLoad:
             self._server.api(
                 "POST",
                 "/shares",
-                {"name": "/export", "metadata_store_id": "export", "local_block_store": "volume"},
+                {
+                    "name": "/export",
+                    "metadata_store_id": "export",
+                    "local_block_store": "volume",
+                    "default_permission": "read-write",
+                },
             ),
         ]
         assert all(each.status_code == 201 for each in made), [each.text for each in made]
@@ -222,9 +225,9 @@ class WriterLoad:
             time.sleep(0.001)
 
 
-def make(volume: Path, cores: set[int] | None = None) -> Load:
-    """The best load that there can be here."""
-    return WriterLoad(volume) if no_server() else ServerLoad(volume, cores)
+def make(root: Path, cores: set[int] | None = None) -> Load:
+    """The best load that there can be here, on the metadata volume `data/metadata` of a root."""
+    return WriterLoad(root / "data/metadata") if no_server() else ServerLoad(root, cores)
 
 
 def entries(transactions: float) -> float:

@@ -82,7 +82,7 @@ class Setup:
             self._database.create(self._name, self._name, self.agent.password)
             undo.callback(self._database.execute, f"DROP DATABASE {self._name}")
             undo.enter_context(self.agent)
-            self.load: Load = undo.enter_context(load.make(self.agent.metadata, self._cores))
+            self.load: Load = undo.enter_context(load.make(self.agent.root, self._cores))
             if self._mirrored:
                 self.start_agent()
             self._undo = undo.pop_all()
