@@ -55,9 +55,6 @@ soak: setup ## kill, stop and cut everything at random for SECONDS (120), then c
 points: setup ## kill everything at random points of backups and restores, POINTS (200) times
 	@PYTHONPATH=src:lib $(BIN)/python -m tests.soak.backups --points $(or $(POINTS),200) $(ARGS)
 
-points: setup ## kill, cut and fill everything at POINTS (200) random points of backups and restores
-	@PYTHONPATH=src:lib $(BIN)/python -m tests.soak.backups --points $(or $(POINTS),200) $(ARGS)
-
 demo: setup ## show the whole life of the charm on real processes
 	@PYTHONPATH=src:lib $(BIN)/python -m tests.demo
 

@@ -9,7 +9,6 @@ began has to be the same, byte for byte. Exits non-zero where one is not.
 
 import argparse
 import hashlib
-import json
 import os
 import random
 import sys
@@ -22,50 +21,62 @@ from pathlib import Path
 from typing import Any
 
 from tests import namespaces, nfs, servers
-from tests.archive.rig import Unit
+from tests.archive.rig import Params, Unit
+from tests.bench.backups import make_share, nfs_port
+from tests.bench.process import peak_memory
+from tests.bench.rows import say
 from tests.s3 import S3Server
 from units import GIB, MIB
 
 _SHARE = "/export"
 _ID = "2026-01-01T00:00:00Z"
+_STEPS = ("fetch", "settle", "finish")
 _WRITERS = 4
 _FOLDERS = 20
 # As the option `memory` of 2Gi gives it.
 _HEAP = "1843MiB"
+_PATIENCE = 1800.0
 
 Digests = dict[str, str]
-
-
-def say(text: str) -> None:
-    """Print at once."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def sizes(total: int, files: int, seed: int) -> list[int]:
     """Sizes of files, of which a few are large, in bytes; together about `total`."""
     chance = random.Random(seed)  # noqa: S311  # no secret
     shares = [chance.paretovariate(1.5) for _ in range(files)]
-    return [int(total * share / sum(shares)) for share in shares]
+    whole = sum(shares)
+    return [int(total * share / whole) for share in shares]
+
+
+class TimedUnit(Unit):
+    """One that is patient, and notes the seconds of each step."""
+
+    seconds: dict[str, float]
+
+    def perform(self, kind: str, identifier: str, *, step: str = "", **params: Any) -> Params:
+        """Let the running agent do something, and give what it says of it in the end."""
+        begin = time.monotonic()
+        self.ask(kind, step or kind, identifier, **params)
+        said = self.wait(identifier, step or kind, _PATIENCE)
+        self.seconds[step or kind] = time.monotonic() - begin
+        return said
 
 
 class Drill:
-    """The steps, on a unit without containers."""
+    """The steps, on a unit without containers.
 
-    def __init__(self, unit: Unit):
+    Args:
+        unit: its server is started.
+        capacity: how many bytes its share may hold.
+    """
+
+    def __init__(self, unit: TimedUnit, capacity: int):
         self.unit = unit
-        self.port: int = unit.server._nfs  # noqa: SLF001  # the rig's own
-
-    def serve(self, capacity: int) -> None:
-        """Start the server with a share that may hold so many bytes."""
-        server = self.unit.server
-        server.environment["GOMEMLIMIT"] = _HEAP
-        server.start()
-        server.make_share(_SHARE)
-        config = json.dumps({"path": str(server.content), "max_size": capacity})
-        server.api("PUT", "/store/block/local/volume", {"type": "fs", "config": config})
-        server.stop()
-        server.start()
+        unit.seconds = {}
+        unit.server.environment["GOMEMLIMIT"] = _HEAP
+        unit.server.start()
+        make_share(unit, capacity)
+        self.port = nfs_port(unit)
 
     def fill(self, total: int, files: int) -> Digests:
         """Write the files; digests by path."""
@@ -158,10 +169,10 @@ def _together(work: list[Any]) -> None:
         raise errors[0]
 
 
-def run(unit: Unit, total: int, files: int) -> int:
+def run(unit: TimedUnit, total: int, files: int) -> int:
     """The drill; 0 where all files came back."""
-    drill = Drill(unit)
-    drill.serve(4 * total + GIB)
+    # The server writes a share anew beside what it has when it restores it.
+    drill = Drill(unit, 4 * total + GIB)
     digests = drill.fill(total, files)
     say(f"drill: {len(digests)} files written, {total / GIB:.1f} GiB")
     unit.start()
@@ -171,7 +182,7 @@ def run(unit: Unit, total: int, files: int) -> int:
         during = sum(made) - before
     say(
         f"drill: backup of {result['size'] / MIB:.0f} MiB in {result['duration']:.1f} s, "
-        f"{during} files were made meanwhile"
+        f"{during} files were made meanwhile; {_memory(unit)}"
     )
     drill.change(digests)
     unit.lose()
@@ -180,11 +191,20 @@ def run(unit: Unit, total: int, files: int) -> int:
     unit.server.start()
     unit.start()
     began = time.monotonic()
-    results = unit.restore(_ID)
-    say(f"drill: restored in {time.monotonic() - began:.1f} s: {results['settle']['shares']}")
+    unit.restore(_ID)
+    steps = ", ".join(f"{step} {unit.seconds[step]:.1f} s" for step in _STEPS)
+    say(f"drill: restored in {time.monotonic() - began:.1f} s: {steps}; {_memory(unit)}")
     wrong = drill.different(digests)
     say(f"drill: {len(digests) - len(wrong)} of {len(digests)} files identical")
     return 1 if wrong else 0
+
+
+def _memory(unit: Unit) -> str:
+    """The most memory that both programs had."""
+    assert unit.process
+    assert unit.server.process
+    agent, server = (peak_memory(each.pid) for each in (unit.process, unit.server.process))
+    return f"memory of the agent {agent:.0f} MiB, of the server {server:.0f} MiB"
 
 
 def main() -> int:
@@ -201,7 +221,7 @@ def main() -> int:
     namespaces.enter()
     with tempfile.TemporaryDirectory() as directory, S3Server(Path(directory)) as s3:
         bucket = s3.make_bucket("drill")
-        with Unit(program, Path(directory) / "unit", s3.settings(bucket)) as unit:
+        with TimedUnit(program, Path(directory) / "unit", s3.settings(bucket)) as unit:
             return run(unit, int(asked.gib * GIB), asked.files)
 
 
