@@ -49,16 +49,22 @@ def sizes(total: int, files: int, seed: int) -> list[int]:
 
 
 class TimedUnit(Unit):
-    """One that is patient, and notes the seconds of each step."""
+    """One that is patient, and notes of each step what it took."""
 
-    seconds: dict[str, float]
+    taken: dict[str, str]
 
     def perform(self, kind: str, identifier: str, *, step: str = "", **params: Any) -> Params:
         """Let the running agent do something, and give what it says of it in the end."""
         begin = time.monotonic()
         self.ask(kind, step or kind, identifier, **params)
         said = self.wait(identifier, step or kind, _PATIENCE)
-        self.seconds[step or kind] = time.monotonic() - begin
+        assert self.process
+        assert self.server.process
+        agent, server = (peak_memory(each.pid) for each in (self.process, self.server.process))
+        self.taken[step or kind] = (
+            f"{step or kind} {time.monotonic() - begin:.1f} s"
+            f" (agent {agent:.0f} MiB, server {server:.0f} MiB at most)"
+        )
         return said
 
 
@@ -72,7 +78,7 @@ class Drill:
 
     def __init__(self, unit: TimedUnit, capacity: int):
         self.unit = unit
-        unit.seconds = {}
+        unit.taken = {}
         unit.server.environment["GOMEMLIMIT"] = _HEAP
         unit.server.start()
         make_share(unit, capacity)
@@ -181,8 +187,8 @@ def run(unit: TimedUnit, total: int, files: int) -> int:
         result = unit.back_up(_ID)
         during = sum(made) - before
     say(
-        f"drill: backup of {result['size'] / MIB:.0f} MiB in {result['duration']:.1f} s, "
-        f"{during} files were made meanwhile; {_memory(unit)}"
+        f"drill: {unit.taken['create']}: {result['size'] / MIB:.0f} MiB, "
+        f"{during} files were made meanwhile"
     )
     drill.change(digests)
     unit.lose()
@@ -192,19 +198,11 @@ def run(unit: TimedUnit, total: int, files: int) -> int:
     unit.start()
     began = time.monotonic()
     unit.restore(_ID)
-    steps = ", ".join(f"{step} {unit.seconds[step]:.1f} s" for step in _STEPS)
-    say(f"drill: restored in {time.monotonic() - began:.1f} s: {steps}; {_memory(unit)}")
+    seconds = time.monotonic() - began
+    say(f"drill: restored in {seconds:.1f} s: {', '.join(unit.taken[each] for each in _STEPS)}")
     wrong = drill.different(digests)
     say(f"drill: {len(digests) - len(wrong)} of {len(digests)} files identical")
     return 1 if wrong else 0
-
-
-def _memory(unit: Unit) -> str:
-    """The most memory that both programs had."""
-    assert unit.process
-    assert unit.server.process
-    agent, server = (peak_memory(each.pid) for each in (unit.process, unit.server.process))
-    return f"memory of the agent {agent:.0f} MiB, of the server {server:.0f} MiB"
 
 
 def main() -> int:

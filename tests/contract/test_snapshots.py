@@ -63,6 +63,13 @@ def markers(server: Server) -> list[str]:
         return [row["share_name"] for row in found]
 
 
+def take_long(server: Server) -> None:
+    """Let snapshots of the stand-in take longer than anything that is asked meanwhile."""
+    server.stop()
+    server.environment["STANDIN_SNAPSHOT_SECONDS"] = "3"
+    server.start()
+
+
 def started(server: Server) -> str:
     """A snapshot that is being made."""
     if server.program.real:
@@ -175,6 +182,7 @@ def test_a_restore_that_is_refused_changes_nothing(filled):
 
 
 def test_one_in_flight_lets_no_other_be_made_and_is_not_deleted(filled):
+    take_long(filled)
     identifier = started(filled)
     second = filled.api("POST", "/shares/export/snapshots", {})
     deleted = filled.api("DELETE", f"/shares/export/snapshots/{identifier}")
@@ -193,6 +201,7 @@ def test_one_in_flight_lets_no_other_be_made_and_is_not_deleted(filled):
     ("number", "words"), [(signal.SIGKILL, "abandoned"), (signal.SIGTERM, "context canceled")]
 )
 def test_one_in_flight_when_the_server_ends_has_failed(filled, number, words):
+    take_long(filled)
     identifier = started(filled)
     filled.stop(number)
     filled.start()

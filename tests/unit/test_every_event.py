@@ -235,9 +235,19 @@ BACKUP_STAGES = [
 ]
 # What an event of one endpoint does to the other is shown at some of its events.
 _RARE = (" mysql", " client", "_joined s3", "_departed s3", "_created s3")
+# And what matters to a backup or restore, at these.
+_TELLING = (
+    "config_changed",
+    "update_status",
+    "upgrade_charm",
+    "pebble_ready agent",
+    "pebble_custom_notice agent",
+    "relation_changed s3",
+    "relation_broken s3",
+)
 MOMENTS = [
     *((stage, name) for stage in STAGES for name in NAMES if not name.endswith(_RARE[2:])),
-    *((stage, name) for stage in BACKUP_STAGES for name in NAMES if not name.endswith(_RARE[:2])),
+    *((stage, name) for stage in BACKUP_STAGES for name in NAMES if name.endswith(_TELLING)),
 ]
 
 
