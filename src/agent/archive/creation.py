@@ -30,7 +30,8 @@ from agent.control_plane import ControlPlaneError, copied
 PREFIX = "backup-"
 CACHE = "cache.json"
 _CHECK_PATIENCE = 10.0
-_SNAPSHOT_SECONDS = 600.0
+# It begins with work for each file that was written since the last one, and there may be many.
+_SNAPSHOT_SECONDS = 6 * 3600.0
 _VOLATILE = frozenset({"memory"})
 _CONTROL_PLANE_MODE = 0o600
 _ZEROS = bytes(pieces.PIECE)

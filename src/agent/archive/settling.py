@@ -25,7 +25,8 @@ PROOF = "restore-proof"
 _SETTLED = "settled.json"
 _PROVEN = ("metadata.dump", "manifest.hashes")
 _READY_SECONDS = 120.0
-_SNAPSHOT_SECONDS = 600.0
+# It begins with work for each file that was written since the last one, and there may be many.
+_SNAPSHOT_SECONDS = 6 * 3600.0
 _HEALTHY_SECONDS = 120.0
 _BUSY_SECONDS = 120.0
 _AT_ONCE, _RETRY_SECONDS = 1.0, 5.0

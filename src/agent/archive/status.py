@@ -89,10 +89,12 @@ class Status:
     def told(self, message: str, done: int | None, total: int | None) -> None:
         """How far it is."""
         with self._lock:
+            is_new = message != self._state["operation"]["message"]
             self._operation(message=message)
             if done is not None and total is not None:
                 self._operation(**{"bytes-done": done, "bytes-total": total})
-            if time.monotonic() - self._written_at > _AT_MOST_EVERY:
+            # Nothing more may be said for long.
+            if is_new or time.monotonic() - self._written_at > _AT_MOST_EVERY:
                 self._write()
 
     def interrupted(self) -> None:
