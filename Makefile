@@ -40,8 +40,9 @@ contract: setup ## test that the stand-in server does what the real server does
 
 # The points have targets of their own: functional, and points for many more of them.
 test: setup charmcraft ## every test that needs no Juju, with the branch coverage of src
-	@scripts/test.sh 90 "tests/unit tests/badger tests/mysql" "tests/agent tests/archive" \
-		"tests/contract tests/functional --ignore=tests/functional/test_points.py"
+	@scripts/test.sh 90 "tests/unit tests/badger" "tests/agent tests/archive" \
+		"tests/contract tests/mysql" \
+		"tests/functional --ignore=tests/functional/test_points.py"
 
 test-mysql: setup ## test the mirror against MySQL proper instead of MariaDB
 	@scripts/mysql-rootfs.sh .cache/mysql-rootfs
