@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import os
 import sqlite3
 import threading
@@ -236,7 +237,10 @@ def test_rollback_when_it_was_restored_already(server, settings, shares):
 def underway(restore: Restore, share: str) -> Iterator[http.client.HTTPConnection]:
     """A restore that the server is in the middle of, for a caller that is at hand."""
     server = restore.server
-    staged = Volumes(server.root).staging.of(OPERATION)
+    volumes = Volumes(server.root)
+    # As the program has it that asked, and was killed.
+    volumes.write("metadata/.dittofs-restore/settled.json", json.dumps({"asked": share}))
+    staged = volumes.staging.of(OPERATION)
     snapshot = next(each.snapshot for each in staged.shares if each.name == share)
     token = server.login().json()["access_token"]
     asking = http.client.HTTPConnection(HOST, server.port, timeout=60)
@@ -372,10 +376,18 @@ def swapped(tmp_path):
 
 
 @contextlib.contextmanager
-def served(volumes: Volumes, **other: Any) -> Iterator[ArchiveSettings]:
-    """Answers of a server; `other` replaces those whose path ends with the name."""
+def served(
+    volumes: Volumes, asked: list[str] | None = None, **other: Any
+) -> Iterator[ArchiveSettings]:
+    """Answers of a server; `other` replaces those whose path ends with the name.
+
+    Args:
+        asked: gets the paths of what is asked.
+    """
 
     def answer(path: str) -> tuple[int, Any]:
+        if asked is not None:
+            asked.append(path)
         said = next(
             (other[name] for name in other if path.endswith(f"/{name}")), _ROUTES.get(path)
         )
@@ -394,19 +406,40 @@ def test_a_share_that_differs(swapped):
     assert it.value.kind == "damaged"
 
 
-def test_a_share_that_cannot_be_restored(swapped, monkeypatch):
+@pytest.mark.parametrize(
+    ("answer", "text", "times"),
+    [
+        ((500, {"detail": "no"}), "the server answered 500 no", 1),
+        ((409, {"detail": "in progress"}), "the server answered 409 in progress", 4),
+        ((412, b""), "the server answered 412", 1),
+        ((0, 0), "the server cut the connection", 2),
+    ],
+)
+def test_a_share_that_cannot_be_restored(swapped, monkeypatch, answer, text, times):
+    """Only one that may be busy is asked again: the clients wait."""
     monkeypatch.setattr(settling, "_RETRY_SECONDS", 0.1)
-    monkeypatch.setattr(settling, "_BUSY_SECONDS", 0.3)
-    for answer, text in [
-        ((500, {"detail": "no"}), "the server answered 500 no"),
-        ((412, b""), "the server answered 412"),
-        ((0, 0), "the server cut the connection"),
-    ]:
-        with (
-            served(swapped, restore=answer) as settings,
-            pytest.raises(ServerError, match=f"restore /export: {text}"),
-        ):
-            settling.settle(settings, request_for("settle"), Progress())
+    monkeypatch.setattr(settling, "_BUSY_SECONDS", 0.25)
+    asked: list[str] = []
+    with (
+        served(swapped, asked, restore=answer) as settings,
+        pytest.raises(ServerError, match=f"restore /export: {text}"),
+    ):
+        settling.settle(settings, request_for("settle"), Progress())
+    found = sum(path.endswith("/restore") for path in asked)
+    assert found == times if times < 4 else 2 <= found <= times
+
+
+def test_one_that_refuses_may_be_at_what_a_killed_program_asked_for(swapped, monkeypatch):
+    monkeypatch.setattr(settling, "_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(settling, "_BUSY_SECONDS", 0.25)
+    swapped.write("metadata/.dittofs-restore/settled.json", '{"asked": "/export"}')
+    asked: list[str] = []
+    with (
+        served(swapped, asked, restore=(500, {"detail": "no"})) as settings,
+        pytest.raises(ServerError, match="the server answered 500 no"),
+    ):
+        settling.settle(settings, request_for("settle"), Progress())
+    assert sum(path.endswith("/restore") for path in asked) > 1
 
 
 def test_what_is_not_staged_is_not_settled(swapped):

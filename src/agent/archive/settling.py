@@ -30,7 +30,9 @@ _SNAPSHOT_SECONDS = 6 * 3600.0
 _HEALTHY_SECONDS = 120.0
 _BUSY_SECONDS = 120.0
 _AT_ONCE, _RETRY_SECONDS = 1.0, 5.0
-_BUSY = frozenset({409, 500})
+# What it answers while it is busy, and where it cannot.
+_REFUSED = 500
+_CONFLICT = 409
 _HEALTHY = "healthy"
 
 
@@ -52,7 +54,7 @@ def settle(settings: ArchiveSettings, request: Request, progress: Progress) -> d
         for share in staged.shares:
             if share.name not in settled:
                 work = _Settling(settings, server, progress, share)
-                work.bring_back()
+                work.bring_back(again=settled.ask(share.name))
                 settled.note(share.name, work.proven())
         return {"shares": [settled.told(share.name) for share in staged.shares]}
 
@@ -86,20 +88,32 @@ def finish(settings: ArchiveSettings, request: Request, progress: Progress) -> d
 
 
 class _Settled:
-    """The shares that are proven, and the snapshots to delete in the end."""
+    """The shares that are proven, the snapshots to delete in the end, and the last one asked for."""
 
     def __init__(self, path: Path):
         self._path = path
-        self._shares: dict[str, list[str]] = dict((read_json(path) or {}).get("shares", {}))
+        found = read_json(path) or {}
+        self._shares: dict[str, list[str]] = dict(found.get("shares", {}))
+        self._asked = str(found.get("asked", ""))
 
     def __contains__(self, name: str) -> bool:
         """Whether a share is proven."""
         return name in self._shares
 
+    def ask(self, name: str) -> bool:
+        """Remember that the server is asked to restore a share; whether it was asked before."""
+        before, self._asked = self._asked, name
+        self._write()
+        return before == name
+
     def note(self, name: str, snapshots: Sequence[str]) -> None:
         """Remember that a share is proven."""
         self._shares[name] = list(snapshots)
-        write(self._path, json.dumps({"shares": self._shares}, indent=1, sort_keys=True))
+        self._write()
+
+    def _write(self) -> None:
+        noted = {"shares": self._shares, "asked": self._asked}
+        write(self._path, json.dumps(noted, indent=1, sort_keys=True))
 
     def snapshots(self, name: str) -> Sequence[str]:
         """The ids of the snapshots that were there when the share was proven."""
@@ -121,8 +135,12 @@ class _Settling:
         self._share = share
         self._snapshots = settings.content / SHARES / share.key / "snapshots"
 
-    def bring_back(self) -> None:
-        """Let the server restore the share from the backup's snapshot."""
+    def bring_back(self, *, again: bool) -> None:
+        """Let the server restore the share from the backup's snapshot.
+
+        Args:
+            again: it was asked before by a program that did not see the end, so it may be at it.
+        """
         name = self._share.name
         self._progress.say(f"restoring {name}")
         self._server.enable(name, False)
@@ -136,9 +154,11 @@ class _Settling:
                 # It refuses at once while it is busy with a restore whose caller went away, and
                 # undoes at its next start what it was in the middle of when it ended.
                 cut = error.status is None
-                busy = (
-                    error.status in _BUSY and time.monotonic() - began < _AT_ONCE and began < end
+                may_be_busy = error.status == _CONFLICT or (
+                    error.status == _REFUSED and (again or was_cut)
                 )
+                now = time.monotonic()
+                busy = may_be_busy and now - began < _AT_ONCE and began < end
                 if not busy and (was_cut or not cut):
                     raise
                 was_cut = was_cut or cut
