@@ -381,8 +381,7 @@ def served(
 ) -> Iterator[ArchiveSettings]:
     """Answers of a server; `other` replaces those whose path ends with the name.
 
-    Args:
-        asked: gets the paths of what is asked.
+    What is asked for is noted in `asked`.
     """
 
     def answer(path: str) -> tuple[int, Any]:

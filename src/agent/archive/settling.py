@@ -88,7 +88,7 @@ def finish(settings: ArchiveSettings, request: Request, progress: Progress) -> d
 
 
 class _Settled:
-    """The shares that are proven, the snapshots to delete in the end, and the last one asked for."""
+    """The shares that are proven, the snapshots to delete, and the share asked for last."""
 
     def __init__(self, path: Path):
         self._path = path
