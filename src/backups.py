@@ -80,6 +80,7 @@ class Backups:
         self._restore = Restore(containers, self._service, state, made)
         self._last: Ended | None = None
         self._stuck: CharmError | None = None
+        self._cut = False
         self.operation: Operation | None = None
 
     def load(self) -> None:
@@ -224,6 +225,8 @@ class Backups:
         """Take what is under way as far as it goes now; what has ended is noted and forgotten."""
         while self.operation is not None:
             operation = self.operation
+            if self._cut:
+                self._note(operation)
             if operation.kind == "restore":
                 following = self._restore.advance(operation)
             else:
@@ -239,10 +242,16 @@ class Backups:
             if following.takes_server:
                 # Also where the note is cut: nothing else is to start the server any more.
                 self.operation = following
-            with pebble_errors():
-                self._notes.write(following)
+            self._note(following)
             self.operation = following
         return None
+
+    def _note(self, operation: Operation) -> None:
+        """Write a step down; where that fails, the agent does not know of it."""
+        self._cut = True
+        with pebble_errors():
+            self._notes.write(operation)
+        self._cut = False
 
     def _reported(self, operation: Operation) -> Operation | Ended:
         """What became of an operation that is the agent's alone."""

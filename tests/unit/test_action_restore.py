@@ -523,6 +523,24 @@ def test_a_volume_that_cannot_be_written_is_undone(saved, monkeypatch):
     assert old_state(saved)
 
 
+@pytest.mark.parametrize("step", ["swap", "start", "settle", "stop", "restart", "finish"])
+def test_a_step_that_finds_the_volume_full_is_noted_when_there_is_space(saved, monkeypatch, step):
+    """The agent waits for the note of its step, and the action for the agent."""
+    push = mocking._MockPebbleClient.push  # noqa: SLF001  # ops.testing's own Pebble
+    refused = []
+
+    def refuse(self, path, source, **kwargs):
+        if path.endswith(OPERATION) and f'"step": "{step}"' in source and len(refused) < 3:
+            refused.append(path)
+            raise pebble.PathError("generic-file-error", f"write {path}: no space left on device")
+        return push(self, path, source, **kwargs)
+
+    monkeypatch.setattr(mocking._MockPebbleClient, "push", refuse)  # noqa: SLF001  # ops' own
+    assert restore(saved)["restore"] == "complete"
+    assert len(refused) == 3
+    assert new_state(saved)
+
+
 def test_a_unit_that_could_not_be_served_before_is_blocked_as_before(saved):
     lose(saved, "content")
     saved.agent.archive.script["settle"] = ("api", "no")
