@@ -8,7 +8,7 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Literal, Self, TypeVar
@@ -30,6 +30,7 @@ for _noisy in ("httpx", "httpcore"):
 _ADMIN = "admin"
 _TIMEOUT = 35.0  # the server cuts its own requests at 30 s
 _DRAIN_TIMEOUT = 60.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 _STORE_ROUTES: dict[Kind, str] = {"metadata": "/store/metadata", "local": "/store/block/local"}
 
 
@@ -160,14 +161,18 @@ class Api:
         """Close the connection."""
         self._http.close()
 
-    def wait_ready(self, seconds: float) -> None:
+    def wait_ready(self, seconds: float, check: Callable[[], None] | None = None) -> None:
         """Return when the server answers, which it does when its stores and shares are open.
 
+        Args:
+            seconds: how long to wait; 0 asks once.
+            check: is called now and then meanwhile; what it raises ends the waiting.
+
         Raises:
-            UnreachableError: it does not within the given time; 0 asks once.
+            UnreachableError: it does not within the given time.
         """
         end = time.monotonic() + seconds
-        pause = 0.02
+        pause = _FIRST_PAUSE
         while True:
             try:
                 self._call("GET", "/health/ready", "health")
@@ -175,8 +180,10 @@ class Api:
             except UnreachableError:
                 if time.monotonic() + pause >= end:
                     raise
+            if check and pause == _LONGEST_PAUSE:
+                check()
             time.sleep(pause)
-            pause = min(pause * 1.5, 0.5)
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
 
     def login(self, password: SecretStr) -> None:
         """Log in as `admin`; the token is used by all later calls.

@@ -102,7 +102,7 @@ class Restore:
         try:
             self._launch(operation)
             with Api(API_URL) as api:
-                api.wait_ready(_START_WAIT)
+                api.wait_ready(_START_WAIT, self._workload.check_worth_waiting)
         except UnreachableError as error:
             return self._not_ready(operation, error)
         except BlockedError as error:

@@ -1,7 +1,7 @@
 """From what Juju says to a server that serves it: the row of steps of the serving unit."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -89,7 +89,11 @@ def reconcile(containers: Containers, state: State, model: ops.Model) -> Outcome
 
 @contextmanager
 def connect(
-    model: ops.Model, state: State, made: Credentials, wait: float = 0.0
+    model: ops.Model,
+    state: State,
+    made: Credentials,
+    wait: float = 0.0,
+    check: Callable[[], None] | None = None,
 ) -> Generator[Api]:
     """Yield the API, logged in; the wanted admin password is applied on the way.
 
@@ -98,13 +102,14 @@ def connect(
         state: says which password is wanted.
         made: the credentials that the server was started with.
         wait: seconds to wait for the server's first answer.
+        check: is called meanwhile; what it raises ends the waiting.
 
     Raises:
         UnreachableError: nobody answers.
         BlockedError: the server has a password that the charm does not know.
     """
     with Api(API_URL) as api:
-        api.wait_ready(wait)
+        api.wait_ready(wait, check)
         _login(model, state, made, api)
         yield api
 
@@ -211,7 +216,8 @@ def _serve(
         return pair
     wait = _START_WAIT if started else _RESTART_WAIT
     try:
-        with connect(unit.model, state, unit.made, wait) as api:
+        check = Workload(containers.dittofs).check_worth_waiting
+        with connect(unit.model, state, unit.made, wait, check) as api:
             if started:
                 outcome.version = api.version(METRICS_URL)
             known = _reconcile_shares(state, api, outcome, held=operation is not None)

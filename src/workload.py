@@ -90,6 +90,11 @@ class Workload:
                 "to the newer dittofs-image (exit code 78)"
             )
 
+    def check_worth_waiting(self) -> None:
+        """`check_last_exit` for who waits for the API, outside `pebble_errors()`."""
+        with pebble_errors():
+            self.check_last_exit()
+
     def last_exit(self) -> int | None:
         """How the server ended the last time in this pod; None while it runs or never ran."""
         text = files.read(self._container, _EXIT_CODE)

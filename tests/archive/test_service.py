@@ -278,8 +278,10 @@ def test_what_the_pod_was_doing_when_it_was_lost_is_gone_on_with(serving, proxy)
 
 def test_to_end_the_service_takes_a_moment_also_while_s3_is_away(serving, s3):
     s3.pause()
+    asked = time.monotonic()
     serving.ask("create", "create", ONE)
     wait_until(lambda: serving.status["operation"])
+    assert time.monotonic() - asked < 5
     time.sleep(0.5)
     began = time.monotonic()
     serving.stop()

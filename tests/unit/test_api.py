@@ -7,6 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from api import Api, ApiError, LoginError, ShareFields, UnreachableError
+from errors import BlockedError
 from stores import StoreSpec
 from units import parse_size
 
@@ -168,6 +169,20 @@ def test_waiting_goes_on_until_the_server_answers(server, api, monkeypatch):
     monkeypatch.setattr("time.sleep", sleep)
     api.wait_ready(30)
     assert len(pauses) == 4
+
+
+def test_waiting_ends_as_soon_as_it_is_of_no_use(server, api, monkeypatch):
+    server.answer = httpx.ConnectError("refused")
+    pauses = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+
+    def check():
+        if sum(pauses) > 3:
+            raise BlockedError("it has ended for good")
+
+    with pytest.raises(BlockedError):
+        api.wait_ready(45, check)
+    assert 3 < sum(pauses) < 5
 
 
 def test_waiting_ends(server, api, monkeypatch):

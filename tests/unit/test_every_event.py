@@ -254,12 +254,21 @@ MOMENTS = [
 @pytest.mark.parametrize(
     ("stage", "name"), MOMENTS, ids=lambda each: each if isinstance(each, str) else each.__name__
 )
-def test_no_event_raises_at_any_stage_and_teardown_ends(deployed, stage, name):
+def test_no_event_raises_at_any_stage(deployed, stage, name):
     related(deployed)
     stage(deployed)
     deliver(deployed, name)
     assert deployed.status.name in {"active", "waiting", "blocked", "maintenance"}
     assert deployed.status.message
+
+
+@pytest.mark.parametrize("name", [None, "update_status", "upgrade_charm"])
+@pytest.mark.parametrize("stage", [*STAGES, *BACKUP_STAGES], ids=lambda stage: stage.__name__)
+def test_teardown_ends_at_any_stage(deployed, stage, name):
+    related(deployed)
+    stage(deployed)
+    if name:
+        deliver(deployed, name)
     for storage in deployed.state.storages:
         deployed.run("storage_detaching", storage)
     deployed.run("stop")

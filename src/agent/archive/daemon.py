@@ -50,16 +50,18 @@ class Daemon:
         self._stop = stop
         self._schedule = Schedule(settings.schedule)
         self._looked = 0.0
+        self._remembers = False
 
     def run(self) -> None:
         """Work."""
-        self._remember_success()
         while not self._stop.is_set():
             request = read(self._settings.metadata / OPERATION)
             work = STEPS.get((request.kind, request.step)) if request else None
             if request and work and not self._status.finished(request):
                 self._do(request, work)
             else:
+                # Not before what is to be done: S3 may be away, and the server down meanwhile.
+                self._remember_success()
                 self._look_at_the_clock(idle=request is None)
                 self._stop.wait(_POLL_SECONDS)
 
@@ -111,9 +113,10 @@ class Daemon:
             notices.notify()
 
     def _remember_success(self) -> None:
-        """A volume that is new knows of no backup, the bucket may."""
-        if self._status["last-success"] or self._settings.s3 is None:
+        """A volume that is new knows of no backup, the bucket may; it is asked once."""
+        if self._remembers or self._status["last-success"] or self._settings.s3 is None:
             return
+        self._remembers = True
         try:
             heads = [
                 entry.head
