@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from agent.archive import server as archive_server
 from agent.archive.errors import ArchiveError
 from agent.archive.progress import Progress
 from agent.archive.server import Server, ServerError
@@ -112,10 +113,6 @@ def test_what_is_not_there(server):
     assert caught.value.status == 404
 
 
-def test_drain(server):
-    server.drain(_SECONDS)
-
-
 def test_a_token_that_ended_is_replaced(server):
     server.shares()
     server._token = "an old one"  # noqa: SLF001  # nobody waits for a token to end
@@ -199,6 +196,7 @@ def test_metrics_without_a_version():
         assert server.version() is None
 
 
-def test_a_server_that_takes_too_long():
+def test_a_server_that_takes_too_long(monkeypatch):
+    monkeypatch.setattr(archive_server, "_RESTORE_TIMEOUT", 0.2)
     with scripted((0, 3)) as server, pytest.raises(ServerError, match="did not answer in time"):
-        server.drain(0.2)
+        server.restore("/export", "1")

@@ -1,6 +1,7 @@
 """What the program says of itself, and what it remembers when its pod is lost."""
 
 import json
+import time
 
 import pytest
 
@@ -35,6 +36,21 @@ def test_an_operation_from_its_begin_to_its_end(places):
     assert found["last-success"]["id"] == CREATE.id
     assert found["last-failure"] is None
     assert not status.finished(Request(CREATE.id, "restore", "fetch", {}))
+
+
+def test_what_is_new_is_written_at_once_and_how_far_it_is_now_and_then(places):
+    """Nothing more may be said for long, and each piece of many would be a write."""
+    status = Status(*places)
+    status.begin(CREATE)
+    status.told("taking the snapshot of /a", None, None)
+    status.told("uploading", 1, 1000)
+    assert written(places)["operation"]["message"] == "uploading"
+    for done in range(2, 1000):
+        status.told("uploading", done, 1000)
+    assert written(places)["operation"]["bytes-done"] < 999
+    time.sleep(0.25)
+    status.told("uploading", 1000, 1000)
+    assert written(places)["operation"]["bytes-done"] == 1000
 
 
 def test_a_new_pod_remembers(places):

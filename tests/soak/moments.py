@@ -169,7 +169,7 @@ STEPS: Mapping[str, Mapping[str, Begun]] = {
         "check read": _count("GET check"),
         "check deleted": _count("DELETE"),
         "looked for": _count("HEAD backup"),
-        "drain": lambda view: view.count("HEAD backup") > 0 and view.answered,
+        "answered": lambda view: view.count("HEAD backup") > 0 and view.answered,
         "snapshots": lambda view: bool(view.made),
         "bucket listed": _count("LIST pieces"),
         "control plane": _count("PUT piece"),

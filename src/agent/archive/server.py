@@ -120,10 +120,6 @@ class Server:
         with _sense("list shares"):
             return [_share_info(entry, types) for entry in entries]
 
-    def drain(self, seconds: float) -> None:
-        """Let the server write away what is only in its memory; bounded."""
-        self._call("/system/drain-uploads", _Request("POST", "drain", timeout=seconds))
-
     def create_snapshot(self, share: str, name: str) -> str:
         """Begin a snapshot; its id, to wait for."""
         text = f"make a snapshot of {share}"
