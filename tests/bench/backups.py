@@ -44,6 +44,8 @@ _COPY_ROUNDS = 2
 _LOAD_ROUNDS, _LOAD_SECONDS = 3, 6.0
 _PAUSE_ROUNDS, _PAUSE_SECONDS = 2, 4.0
 _BETWEEN = 0.005
+# Of rates: of a backup or a restore to a copy's, of creations to those without a backup.
+_BOUND = 0.8
 _OLD = 3600.0
 _SHARE = "/export"
 
@@ -218,14 +220,13 @@ class _Spent:
         best = min(found, key=lambda name: found[name])
         return best, found[best]
 
-    def row(self, what: str, mib: float, bound: float | None, more: str = "") -> Row:
+    def row(self, what: str, mib: float, more: str = "") -> Row:
         """How it compares, for so much data."""
         ours = statistics.median(self.ours)
         best, seconds = self.fastest
         ratio = seconds / ours
         rates = f"{mib / ours:.0f} : {mib / seconds:.0f} MiB/s by {best}"
-        good = None if bound is None else ratio >= bound
-        return Row(what, f"{ratio:.2f} ({rates}{more})", str(bound or "none"), good)
+        return Row(what, f"{ratio:.2f} ({rates}{more})", f"{_BOUND}", ratio >= _BOUND)
 
 
 @dataclass
@@ -247,15 +248,13 @@ def _transfer() -> Iterator[Row]:
         say(f"bench: the journal has {mib:.0f} MiB in {len(setup.journal)} files")
         near = _rounds(setup, _COPY_ROUNDS)
         if network.missing():
-            yield Row("backups : copies", f"there is no {network.missing()} here", "0.8")
+            yield Row("backups : copies", f"there is no {network.missing()} here", f"{_BOUND}")
         else:
             with setup.far():
                 # The network is the same all the time.
                 far = _rounds(setup, 1)
-            yield _up(f"first backup : the fastest copy, over {_RATE_NAME}", mib, far, 0.8)
-            yield _down(
-                f"download of a restore : the fastest copy, over {_RATE_NAME}", mib, far, 0.8
-            )
+            yield _up(f"first backup : the fastest copy, over {_RATE_NAME}", mib, far)
+            yield _down(f"download of a restore : the fastest copy, over {_RATE_NAME}", mib, far)
         # All that these measure is who needs the processors most: a copy checks nothing.
         yield _up("first backup : the fastest copy, S3 on the same machine", mib, near)
         yield _down("download of a restore : the fastest copy, S3 on the same machine", mib, near)
@@ -275,13 +274,13 @@ def _transfer() -> Iterator[Row]:
     )
 
 
-def _up(what: str, mib: float, found: _Transfers, bound: float | None = None) -> Row:
+def _up(what: str, mib: float, found: _Transfers) -> Row:
     alone = found.up.fastest[1] / statistics.median(found.uploading)
-    return found.up.row(what, mib, bound, f"; its upload alone {alone:.2f}")
+    return found.up.row(what, mib, f"; its upload alone {alone:.2f}")
 
 
-def _down(what: str, mib: float, found: _Transfers, bound: float | None = None) -> Row:
-    return found.down.row(what, mib, bound)
+def _down(what: str, mib: float, found: _Transfers) -> Row:
+    return found.down.row(what, mib)
 
 
 def _rounds(setup: Setup, count: int) -> _Transfers:
@@ -366,8 +365,8 @@ def _load() -> Iterator[Row]:
         f"creations/s while {_SIZE // _MIB} MiB are backed up : without",
         f"{backup / without:.2f} ({backup:.0f} : {without:.0f}; while they are copied to S3"
         f" {copy / without:.2f})",
-        "0.8",
-        backup / without >= 0.8,
+        f"{_BOUND}",
+        backup / without >= _BOUND,
     )
 
 
