@@ -185,6 +185,19 @@ def test_answers_that_make_no_sense(answer, text):
         server.snapshot("/export", "1")
 
 
+def test_a_snapshot_that_the_server_is_not_done_with_is_deleted_a_moment_later(monkeypatch):
+    busy = (409, {"detail": "snapshot operation is in progress; retry once it completes"})
+    with scripted(busy, busy, (204, b"")) as server:
+        server.delete_snapshot("/export", "1")
+    with scripted(busy, (404, {"detail": "snapshot not found"})) as server:
+        server.delete_snapshot("/export", "1")
+    monkeypatch.setattr(archive_server, "_BUSY_SECONDS", 0.3)
+    with scripted(busy) as server, pytest.raises(ServerError, match="409 snapshot operation is"):
+        server.delete_snapshot("/export", "1")
+    with scripted((500, {"detail": "broken"}), (204, b"")) as server, pytest.raises(ServerError):
+        server.delete_snapshot("/export", "1")
+
+
 def test_null_is_an_empty_list():
     with scripted((200, None)) as server:
         assert server.snapshots("/export") == []

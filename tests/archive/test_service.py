@@ -276,6 +276,17 @@ def test_what_the_pod_was_doing_when_it_was_lost_is_gone_on_with(serving, proxy)
     assert not serving.server.api("GET", "/shares/export/snapshots").json()
 
 
+def test_a_snapshot_that_an_earlier_try_left_in_flight_is_waited_for(serving):
+    server = serving.server
+    server.stop()
+    server.environment["STANDIN_SNAPSHOT_SECONDS"] = "3"
+    server.start()
+    answer = server.api("POST", "/shares/export/snapshots", {"name": f"backup-{ONE}"})
+    assert answer.status_code == 202
+    serving.back_up(ONE)
+    assert not server.api("GET", "/shares/export/snapshots").json()
+
+
 def test_to_end_the_service_takes_a_moment_also_while_s3_is_away(serving, s3):
     s3.pause()
     asked = time.monotonic()

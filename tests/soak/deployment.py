@@ -69,7 +69,7 @@ class Site:
         self.unit = Unit(self.pod)
         self.files = Files(real=self.pod.server.real)
         # One thread for all: what bubblewrap runs ends with the thread that started it.
-        self.hands = ThreadPoolExecutor(1)
+        self.hands = ThreadPoolExecutor(2)
         self.present: State = {share: {} for share in SHARES}
         self.backups: dict[str, State] = {}
         self.note = self.pod.volumes["metadata"].path / ".dittofs-operation.json"

@@ -206,7 +206,7 @@ class Watch:
         begun: says that the step has come.
         delay: seconds to wait then.
         strike: what to do, returns a word about it.
-        spoil: called once everything of a restore is laid down.
+        spoil: is called by `watch_what_is_laid_down` once a restore is laid down.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class Watch:
         begun: Begun,
         delay: float,
         strike: Callable[[], str],
-        spoil: Callable[[], None] | None = None,
+        spoil: Callable[[], None],
     ):
         self._view = view
         self._begun = begun
@@ -235,13 +235,18 @@ class Watch:
         """Return at which step was struck, as `name` calls it, and the word; None for never."""
         while not self._over.is_set():
             self._view.look()
-            if self._spoil and self._view.laid_down:
-                self._spoil()
-                self._spoil = None
             if self._begun(self._view):
                 return self._do(name)
             time.sleep(_POLL_SECONDS)
         return None
+
+    def watch_what_is_laid_down(self) -> None:
+        """Spoil it; for another thread, as who strikes may take long."""
+        while not self._over.is_set():
+            if self._view.laid_down:
+                self._spoil()
+                return
+            time.sleep(_POLL_SECONDS)
 
     def end(self) -> None:
         """The operation is over: strike no more."""

@@ -114,10 +114,12 @@ def _operate(site: Site, point: Point, asked: _Asked) -> tuple[str | None, tuple
         STEPS[point.operation].get(point.step, lambda _: True),
         point.delay,
         partial(VICTIMS[point.victim], site.scene),
-        partial(_spoil, site) if point.operation == "restore in vain" else None,
+        partial(_spoil, site),
     )
     site.proxy.on_request = watch.called
     watching = site.hands.submit(watch.run, partial(present, point.operation))
+    if point.operation == "restore in vain":
+        site.hands.submit(watch.watch_what_is_laid_down)
     said: str | None = None
     try:
         with contextlib.suppress(HookKilled), killed_hook(_LONGEST):

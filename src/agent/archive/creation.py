@@ -23,7 +23,7 @@ from agent.archive.progress import Progress
 from agent.archive.request import Request
 from agent.archive.scanning import Cache, Source
 from agent.archive.sealing import Sealer
-from agent.archive.server import Server, ShareInfo
+from agent.archive.server import Server, ServerError, ShareInfo
 from agent.archive.settings import ArchiveSettings
 from agent.control_plane import ControlPlaneError, copied
 
@@ -89,7 +89,7 @@ def _snapshots(
     server: Server, shares: Sequence[ShareInfo], request: Request, progress: Progress
 ) -> Generator[Snapshots]:
     """A snapshot of each share, ready; they are deleted in the end, and those of earlier tries."""
-    _delete_old(server, shares)
+    _delete_old(server, shares, progress)
     # A snapshot begins with writing what is not written: there is no need to ask for it before.
     made: Snapshots = {}
     try:
@@ -106,11 +106,16 @@ def _snapshots(
                 server.delete_snapshot(name, snapshot)
 
 
-def _delete_old(server: Server, shares: Sequence[ShareInfo]) -> None:
+def _delete_old(server: Server, shares: Sequence[ShareInfo], progress: Progress) -> None:
     for share in shares:
         for snapshot in server.snapshots(share.name):
-            if snapshot.name.startswith(PREFIX):
-                server.delete_snapshot(share.name, snapshot.id)
+            if not snapshot.name.startswith(PREFIX):
+                continue
+            progress.say(f"deleting an earlier snapshot of {share.name}")
+            # One that is still being made cannot be deleted, and lets no other be made.
+            with contextlib.suppress(ServerError):
+                server.wait_snapshot(share.name, snapshot.id, progress, _SNAPSHOT_SECONDS)
+            server.delete_snapshot(share.name, snapshot.id)
 
 
 class _Upload:

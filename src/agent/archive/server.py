@@ -20,7 +20,8 @@ READY, FAILED = "ready", "failed"
 
 _TIMEOUT = 35.0  # the server cuts its own requests at 30 s
 _RESTORE_TIMEOUT = 6 * 3600.0
-_UNAUTHORIZED, _NOT_FOUND = 401, 404
+_UNAUTHORIZED, _NOT_FOUND, _CONFLICT = 401, 404, 409
+_BUSY_SECONDS = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
@@ -157,13 +158,23 @@ class Server:
             progress.wait(pause)
 
     def delete_snapshot(self, share: str, snapshot: str) -> None:
-        """Delete a snapshot; nothing where it is gone already."""
+        """Delete a snapshot; nothing where it is gone already.
+
+        The server says that one is ready a moment before it is done with it, and refuses so long.
+        """
         asked = _Request("DELETE", f"delete a snapshot of {share}")
-        try:
-            self._call(_snapshot(share, snapshot), asked)
-        except ServerError as error:
-            if error.status != _NOT_FOUND:
-                raise
+        end = time.monotonic() + _BUSY_SECONDS
+        for pause in _pauses():
+            try:
+                self._call(_snapshot(share, snapshot), asked)
+            except ServerError as error:
+                if error.status == _NOT_FOUND:
+                    return
+                if error.status != _CONFLICT or time.monotonic() + pause >= end:
+                    raise
+            else:
+                return
+            time.sleep(pause)
 
     def restore(self, share: str, snapshot: str) -> str | None:
         """Bring a disabled share to a snapshot; the id of the one that the server made before."""
