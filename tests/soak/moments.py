@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
+from glob import glob
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -122,7 +123,8 @@ class View:
         return self._metadata / ".dittofs-restore"
 
     def _snapshots(self) -> frozenset[Path]:
-        return frozenset(self._content.glob("shares/*/snapshots/*"))
+        # pathlib's own raises where a folder is renamed meanwhile.
+        return frozenset(map(Path, glob(f"{self._content}/shares/*/snapshots/*")))  # noqa: PTH207  # see above
 
 
 Begun = Callable[[View], bool]
