@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import secrets
 import select
 import shutil
 import signal
@@ -31,6 +32,8 @@ ROOT = Path(__file__).parents[1]
 HOST = "127.0.0.1"
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE"
 _ADMIN = "admin"
+# Above the ports of the programs under test, below Linux' ports of connections.
+_LOWEST_PORT, _CONNECTIONS_FROM = 20_000, 32_768
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 30.0
 _SETUP_TIMEOUT = 120
@@ -385,10 +388,15 @@ def _run_setup(command: list[str], text: bytes) -> None:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
+    """A port of 127.0.0.1 that nothing listens on now.
+
+    It is below those that connections are made from, of which one could take it meanwhile.
+    """
+    while True:
+        port = _LOWEST_PORT + secrets.randbelow(_CONNECTIONS_FROM - _LOWEST_PORT)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
 
 
 class TcpProxy:
