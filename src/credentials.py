@@ -7,7 +7,6 @@ related, the application owns one more for each, with the key of what is kept th
 """
 
 import base64
-import binascii
 import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -193,7 +192,7 @@ def recovery_key(model: ops.Model, secret_id: str, kept: KeptKey) -> SecretStr:
         ) from None
     try:
         size = len(base64.b64decode(key, validate=True))
-    except binascii.Error:
+    except ValueError:
         size = 0
     if size != _KEY_SIZE:
         raise BlockedError(

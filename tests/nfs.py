@@ -70,8 +70,9 @@ class Client:
         if hasattr(self._nfs, "nfs_set_timeout"):
             self._nfs.nfs_set_timeout(self._context, 10_000)
         self._nfs.nfs_set_autoreconnect(self._context, 0)
-        found = self._url.contents
-        self._check(self._nfs.nfs_mount(self._context, found.server, found.path), "mount")
+        # Not the path of the URL: it is not decoded by every version of the library.
+        server = self._url.contents.server
+        self._check(self._nfs.nfs_mount(self._context, server, share.encode()), "mount")
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,6 @@
 """The configuration of the agent: one JSON file that the charm writes, readable by nobody else."""
 
 import base64
-import binascii
 import json
 import logging
 from collections.abc import Mapping
@@ -70,7 +69,7 @@ def load(path: Path, root: Path = Path("/")) -> Settings:
         return _parse(json.loads(path.read_text(encoding="utf-8")), root, path.parent)
     except OSError as error:
         raise SettingsError(f"{path.name}: {error.strerror}") from None
-    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise SettingsError(f"{path.name} is not complete: {type(error).__name__}") from None
 
 

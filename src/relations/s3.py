@@ -8,7 +8,6 @@ Own code, because the library for it copies the keys of a v0 provider into this 
 """
 
 import base64
-import binascii
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -194,7 +193,7 @@ def _certificate(text: str) -> str:
         return text.strip()
     try:
         data = base64.b64decode("".join(text.split()), validate=True)
-    except binascii.Error:
+    except ValueError:
         data = b""
     if _BEGIN.encode() in data:
         return data.decode(errors="replace").strip()

@@ -144,7 +144,9 @@ def test_what_is_refused_changes_nothing(heir, params, text):
     assert heir.status.name == "blocked"
 
 
-@pytest.mark.parametrize("content", [{"key": "short"}, {"other": KEY}, {"key": "%%%"}])
+@pytest.mark.parametrize(
+    "content", [{"key": "short"}, {"other": KEY}, {"key": "%%%"}, {"key": "ß"}]
+)
 def test_a_secret_without_a_fit_key_is_refused(heir, content):
     wrong = testing.Secret(content, id=f"secret:{'wrong':a<20}")
     heir.change(secrets=[*heir.state.secrets, wrong])

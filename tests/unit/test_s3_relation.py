@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ops import testing
 
@@ -260,6 +260,7 @@ ODD = st.one_of(
 )
 
 
+@example(databag={**archives.V1, "tls-ca-chain": "\x80"})
 @given(databag=st.dictionaries(st.sampled_from([*archives.V1, *archives.V0, "tls-ca-chain"]), ODD))
 @settings(
     max_examples=60,
