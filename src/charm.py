@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 """The DittoFS charm: events in, status out."""
 
+import startup
+
+# isort: split
 import logging
 
 import ops
@@ -17,6 +20,7 @@ from sidecar import Containers
 from state import FILESYSTEM, PEERS, S3, State
 from workload import API_PORT, CONTAINER, METRICS_PORT
 
+startup.imported()
 logger = logging.getLogger(__name__)
 
 _SHOWN_SHARES = 5

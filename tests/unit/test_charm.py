@@ -1,5 +1,7 @@
 """The life of a unit: events in, status out, and what the server was told."""
 
+import gc
+
 import pytest
 from ops import pebble, testing
 
@@ -24,6 +26,13 @@ def test_a_deployment_without_configuration_serves(deployed):
     assert shares(deployed) == {"/export": True}
     assert deployed.marker("metadata") == deployed.marker("content")
     assert deployed.marker("metadata")["shares"] == {"/export": "badger/volume"}
+
+
+def test_an_action_that_waits_collects_what_it_drops(deployed):
+    """The charm looks for no cycles while it is imported, and only then."""
+    assert deployed.status == active()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 10_000
 
 
 def test_the_server_is_started_once_for_all_events_of_a_deployment(deployed):
