@@ -39,6 +39,7 @@ contract: setup ## test that the stand-in server does what the real server does
 	$(BIN)/python -m pytest tests/contract
 
 # The points have targets of their own: functional, and points for many more of them.
+# What waits longest is a set of its own.
 LONG := tests/functional/test_backups.py tests/functional/test_mirror.py
 APART := $(addprefix --ignore=,$(LONG) tests/functional/test_points.py)
 test: setup charmcraft ## every test that needs no Juju, with the branch coverage of src

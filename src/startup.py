@@ -8,7 +8,7 @@ import gc
 import os
 
 gc.disable()
-# There are none, and to look for them reads about every package.
+# pydantic has no plugins here, and looks for them in the metadata of every package.
 os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
 

@@ -254,10 +254,12 @@ def _transfer() -> Iterator[Row]:
                 # The network is the same all the time.
                 far = _rounds(setup, 1)
             yield _up(f"first backup : the fastest copy, over {_RATE_NAME}", mib, far)
-            yield _down(f"download of a restore : the fastest copy, over {_RATE_NAME}", mib, far)
+            yield far.down.row(f"download of a restore : the fastest copy, over {_RATE_NAME}", mib)
         # All that these measure is who needs the processors most: a copy checks nothing.
         yield _up("first backup : the fastest copy, S3 on the same machine", mib, near)
-        yield _down("download of a restore : the fastest copy, S3 on the same machine", mib, near)
+        yield near.down.row(
+            "download of a restore : the fastest copy, S3 on the same machine", mib
+        )
     sent = statistics.median(near.sent)
     yield Row(
         "bytes sent by a second backup, nothing changed : by the first",
@@ -277,10 +279,6 @@ def _transfer() -> Iterator[Row]:
 def _up(what: str, mib: float, found: _Transfers) -> Row:
     alone = found.up.fastest[1] / statistics.median(found.uploading)
     return found.up.row(what, mib, f"; its upload alone {alone:.2f}")
-
-
-def _down(what: str, mib: float, found: _Transfers) -> Row:
-    return found.down.row(what, mib)
 
 
 def _rounds(setup: Setup, count: int) -> _Transfers:

@@ -68,7 +68,7 @@ class Site:
         self.scene = Scene(self.pod, self.proxy, random)
         self.unit = Unit(self.pod)
         self.files = Files(real=self.pod.server.real)
-        # One thread for all: what bubblewrap runs ends with the thread that started it.
+        # The same threads for all: what bubblewrap runs ends with the thread that started it.
         self.hands = ThreadPoolExecutor(2)
         self.present: State = {share: {} for share in SHARES}
         self.backups: dict[str, State] = {}

@@ -96,7 +96,7 @@ class ServerLoad:
         self._seed = seed
         self._counts = scratch / "counts"
         self._log = scratch / "clients.log"
-        self._server = Server(servers.server(), agent.metadata.parents[1])
+        self._server = Server(servers.server(), agent.root)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._clients: dict[int, subprocess.Popen[bytes]] = {}

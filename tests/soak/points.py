@@ -118,8 +118,8 @@ def _operate(site: Site, point: Point, asked: _Asked) -> tuple[str | None, tuple
     )
     site.proxy.on_request = watch.called
     watching = site.hands.submit(watch.run, partial(present, point.operation))
-    if point.operation == "restore in vain":
-        site.hands.submit(watch.watch_what_is_laid_down)
+    in_vain = point.operation == "restore in vain"
+    spoiling = site.hands.submit(watch.watch_what_is_laid_down) if in_vain else None
     said: str | None = None
     try:
         with contextlib.suppress(HookKilled), killed_hook(_LONGEST):
@@ -127,6 +127,8 @@ def _operate(site: Site, point: Point, asked: _Asked) -> tuple[str | None, tuple
     finally:
         watch.end()
         struck = watching.result()
+        if spoiling:
+            spoiling.result()
         site.proxy.on_request = _nothing
     return said, struck
 

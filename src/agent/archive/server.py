@@ -20,7 +20,8 @@ READY, FAILED = "ready", "failed"
 
 _TIMEOUT = 35.0  # the server cuts its own requests at 30 s
 _RESTORE_TIMEOUT = 6 * 3600.0
-_UNAUTHORIZED, _NOT_FOUND, _CONFLICT = 401, 404, 409
+CONFLICT, REFUSED = 409, 500
+_UNAUTHORIZED, _NOT_FOUND = 401, 404
 _BUSY_SECONDS = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
@@ -170,7 +171,7 @@ class Server:
             except ServerError as error:
                 if error.status == _NOT_FOUND:
                     return
-                if error.status != _CONFLICT or time.monotonic() + pause >= end:
+                if error.status != CONFLICT or time.monotonic() + pause >= end:
                     raise
             else:
                 return

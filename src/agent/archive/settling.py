@@ -15,7 +15,7 @@ from typing import Any
 from agent.archive.errors import ArchiveError
 from agent.archive.progress import Progress
 from agent.archive.request import Request
-from agent.archive.server import Server, ServerError, ShareInfo
+from agent.archive.server import CONFLICT, REFUSED, Server, ServerError, ShareInfo
 from agent.archive.settings import ArchiveSettings
 from agent.archive.staging import SHARES, StagedShare, Staging, read_json, volume_errors, write
 
@@ -30,9 +30,6 @@ _SNAPSHOT_SECONDS = 6 * 3600.0
 _HEALTHY_SECONDS = 120.0
 _BUSY_SECONDS = 120.0
 _AT_ONCE, _RETRY_SECONDS = 1.0, 5.0
-# What it answers while it is busy, and where it cannot.
-_REFUSED = 500
-_CONFLICT = 409
 _HEALTHY = "healthy"
 
 
@@ -154,11 +151,10 @@ class _Settling:
                 # It refuses at once while it is busy with a restore whose caller went away, and
                 # undoes at its next start what it was in the middle of when it ended.
                 cut = error.status is None
-                may_be_busy = error.status == _CONFLICT or (
-                    error.status == _REFUSED and (again or was_cut)
+                may_be_busy = error.status == CONFLICT or (
+                    error.status == REFUSED and (again or was_cut)
                 )
-                now = time.monotonic()
-                busy = may_be_busy and now - began < _AT_ONCE and began < end
+                busy = may_be_busy and time.monotonic() - began < _AT_ONCE and began < end
                 if not busy and (was_cut or not cut):
                     raise
                 was_cut = was_cut or cut
