@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup charmcraft format lint unit functional contract test test-mysql integration soak points demo bench pack lock clean
+.PHONY: help setup charmcraft format lint unit functional contract test test-mysql integration soak points demo bench fresh pack lock clean
 
 BIN := .venv/bin
 CODE := src lib tests
@@ -64,6 +64,10 @@ demo: setup ## show the whole life of the charm on real processes
 
 bench: setup ## measure the figures of the README
 	@PYTHONPATH=src:lib $(BIN)/python -m tests.bench
+
+fresh: ## demo and test on fresh Debian systems, as root: ROWS=a,b JOBS=1 STEPS=demo,test TESTS=folders
+	@scripts/fresh.sh $(if $(ROWS),--rows "$(ROWS)") $(if $(JOBS),--jobs "$(JOBS)") \
+		$(if $(STEPS),--steps "$(STEPS)") $(if $(TESTS),--tests "$(TESTS)") $(ARGS)
 
 pack: ## build the charm with charmcraft
 	@scripts/pack.sh
