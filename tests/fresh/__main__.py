@@ -32,7 +32,6 @@ def main() -> int:
     commands = {name: commands[name] for name in arguments.steps.split(",")}
     if _git("status", "--porcelain"):
         say("what is not committed is not in the clones")
-    LOGS.mkdir(parents=True, exist_ok=True)
     runner = Runner(commands, say, arguments.keep)
     # An exception in the main thread, as Ctrl-C makes one.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
@@ -55,12 +54,10 @@ def _run(runner: Runner, asked: list[rows.Row], jobs: int) -> list[Result]:
         try:
             for release in dict.fromkeys(row.system for row in asked):
                 say(f"a fresh {release}")
-                systems.base(release, LOGS / f"{release}.log")
+                runner.make(release)
             for done in as_completed([pool.submit(runner.run, row) for row in asked]):
                 results.append(done.result())
                 _report(results[-1])
-        except systems.SystemsError as error:
-            say(str(error))
         except KeyboardInterrupt:
             say("interrupted: ending what runs")
             runner.stop()

@@ -94,6 +94,7 @@ class Runner:
         self.commands = commands
         self.say = say
         self.keep = keep
+        self._unmade: dict[str, str] = {}
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
         self._stopped = False
@@ -105,10 +106,19 @@ class Runner:
             for process in self._running:
                 process.kill()
 
+    def make(self, release: str) -> None:
+        """Make the system that rows are copies of; without it they fail and say why."""
+        LOGS.mkdir(parents=True, exist_ok=True)
+        try:
+            systems.base(release, LOGS / f"{release}.log")
+        except systems.SystemsError as error:
+            self._unmade[release] = str(error)
+
     def run(self, row: Row) -> Result:
         """Make the system, type the commands in it, and remove it."""
-        LOGS.mkdir(parents=True, exist_ok=True)
-        result = Result(row, LOGS / f"{row.name}.log")
+        result = Result(row, LOGS / f"{row.name}.log", failed=self._unmade.get(row.system, ""))
+        if result.failed:
+            return result
         folder = systems.CACHE / "rows" / row.name
         try:
             systems.copy(row.system, folder)
@@ -117,7 +127,7 @@ class Runner:
                 result.skipped = f"this machine has no Python {row.details.python}"
                 return result
             self._run(result, folder)
-        except (OSError, subprocess.CalledProcessError, systems.SystemsError) as error:
+        except (OSError, subprocess.CalledProcessError) as error:
             result.failed = str(error)
         finally:
             if not self.keep:

@@ -46,7 +46,8 @@ def base(release: str, log: Path) -> Path:
     remove(making)
     making.mkdir(parents=True)
     command = [*CONFINED, "debootstrap", "--variant=minbase", f"--include={INCLUDED}"]
-    command += [release, str(making), *_mirrors("Debian").values()][:3]
+    # All of Debian's releases are made alike, also those this debootstrap has not heard of.
+    command += [release, str(making), _mirror(), "sid"]
     with log.open("wb") as output:
         code = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
@@ -102,8 +103,8 @@ def remove(folder: Path) -> None:
         subprocess.run(["rm", "-rf", "--one-file-system", folder], check=True)
 
 
-def _mirrors(origin: str) -> dict[str, str]:
-    """Where this machine's apt has that distribution's `main` from, by the release's name."""
+def _mirrors() -> dict[str, str]:
+    """Where this machine's apt has Debian's `main` from, by the release's name."""
     asked = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)"]
     try:
         said = subprocess.run(
@@ -112,14 +113,18 @@ def _mirrors(origin: str) -> dict[str, str]:
     except (OSError, subprocess.CalledProcessError):
         return {}
     rows = [line.split() for line in said.splitlines()]
-    return {row[1]: row[3] for row in rows if len(row) == 4 and row[::2] == [origin, "main"]}
+    return {row[1]: row[3] for row in rows if len(row) == 4 and row[::2] == ["Debian", "main"]}
+
+
+def _mirror() -> str:
+    """Where to take Debian from; on another distribution from where debootstrap would, too."""
+    return next(iter(_mirrors().values()), "http://deb.debian.org/debian")
 
 
 def _sources(release: str) -> Iterator[str]:
     """The lines of sources.list, for a release from the places that this machine's apt uses."""
-    mirrors = _mirrors("Debian")
-    yield f"deb {next(iter(mirrors.values()), 'http://deb.debian.org/debian')} {release} main\n"
-    for name, place in mirrors.items():
+    yield f"deb {_mirror()} {release} main\n"
+    for name, place in _mirrors().items():
         if name.endswith("-security") and release in {"bookworm", "trixie"}:
             yield f"deb {place} {release}-security main\n"
 
