@@ -2,6 +2,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup charmcraft format lint unit functional contract test test-mysql integration soak points demo bench fresh pack lock clean
 
+export TMPDIR := $(shell scripts/tmpdir.sh)
 BIN := .venv/bin
 CODE := src lib tests
 LOCK = $(or $(shell command -v uv),.cache/tools/bin/uv) pip compile -q --upgrade --generate-hashes --no-header --universal
@@ -10,7 +11,7 @@ help: ## show the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
 
 setup: ## install what the tests need: system packages by apt, Python packages into .venv
-	@scripts/system-packages.sh
+	@scripts/system-packages.sh 3.11
 	@scripts/venv.sh .venv 3.11 requirements-dev.txt
 
 # tests/unit/test_packaging.py asks charmcraft whether it accepts the project.

@@ -10,7 +10,7 @@ print(sys.executable) if oldest <= sys.version_info[:2] <= newest else sys.exit(
 
 # A name that a version manager hides behind a wrapper is tried by running it, and the manager's
 # own folder is looked at after PATH. uv may know of more, but is never asked to download one.
-candidates=(python3 python3.1{1,2,3,4,5} "${PYENV_ROOT:-$HOME/.pyenv}"/versions/*/bin/python3)
+candidates=(python3 python3.1{1,2,3,4,5} "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/*/bin/python3)
 for candidate in "${candidates[@]}"; do
     if found=$("$candidate" -c "$check" "$oldest" "$newest" 2>/dev/null); then
         echo "$found"

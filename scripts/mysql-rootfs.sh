@@ -15,7 +15,7 @@ stop() {
 [ -x "$folder/usr/sbin/mysqld" ] && exit 0
 
 command -v apt-get >/dev/null || stop "this machine has no apt to take it from"
-scripts/apt-install.sh debootstrap "MySQL cannot be had" test -x /usr/sbin/debootstrap
+scripts/apt-install.sh debootstrap "MySQL cannot be had" "test -x /usr/sbin/debootstrap"
 [ -x /usr/sbin/debootstrap ] || stop "debootstrap is not installed"
 
 as_root=()

@@ -18,7 +18,7 @@ fi
 command -v apt-get >/dev/null || missing "there is no apt-get to build without it"
 python=$(scripts/find-python.sh 3.12 3.12) || missing "there is no Python 3.12 to build without it"
 system_python=/usr/bin/python3
-scripts/apt-install.sh python3-apt "charmcraft cannot work" "$system_python" -c "import apt_pkg"
+scripts/apt-install.sh python3-apt "charmcraft cannot work" "$system_python -c 'import apt_pkg'"
 "$system_python" -c "import apt_pkg" 2>/dev/null || missing "there is no python3-apt to build without it"
 
 # python3-apt is no PyPI package: the environment has to see the system's.
