@@ -37,11 +37,12 @@ _LOWEST_PORT, _CONNECTIONS_FROM = 20_000, 32_768
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 30.0
 _SETUP_TIMEOUT = 120
-# What MariaDB's own script feeds to a server that has no system tables yet.
+# What MariaDB's own script feeds to a server that has no system tables yet, in each of its files'
+# names behind "mysql" or, from 11 on, "mariadb".
 _SYSTEM_TABLES = (
-    "mysql_system_tables.sql",
-    "mysql_performance_tables.sql",
-    "mysql_system_tables_data.sql",
+    "_system_tables.sql",
+    "_performance_tables.sql",
+    "_system_tables_data.sql",
 )
 
 Option = str | int | Path
@@ -58,7 +59,6 @@ class Program:
     command: tuple[str, ...]
     mariadb: bool
     version: str
-    share: Path
 
     def __str__(self) -> str:
         return f"{'MariaDB' if self.mariadb else 'MySQL'} {self.version}"
@@ -75,7 +75,7 @@ def find_program() -> Program | str:
         return _as_program((str(path),), path.parent.parent)
     found = shutil.which("mariadbd", path=os.environ.get("PATH", "") + ":/usr/sbin")
     if not found:
-        return "there is no mariadbd (make setup installs mariadb-server-core)"
+        return "there is no mariadbd: apt-get install mariadb-server-core"
     return _as_program((found,), Path("/usr"))
 
 
@@ -119,7 +119,6 @@ def _as_program(command: tuple[str, ...], base: Path) -> Program | str:
         (*command, "--no-defaults", f"--basedir={base}"),
         "MariaDB" in version,
         version,
-        base / "share/mysql",
     )
 
 
@@ -174,7 +173,7 @@ class DatabaseServer:
         self.options.update(options)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self.program.command, *_as_arguments(self.options)],
+                [*self.program.command, *_as_arguments(self.options | _as_user())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -288,7 +287,6 @@ class DatabaseServer:
             "secure_file_priv": "",
             "innodb_buffer_pool_size": "96M",
             "innodb_flush_log_at_trx_commit": 1 if durable else 2,
-            **_AS_ROOT,
         }
         if self.program.mariadb:
             return {**options, "innodb_log_file_size": "48M"}
@@ -343,8 +341,12 @@ class DatabaseServer:
         self._process = None
 
 
-# Both servers refuse to run as root unless they are told to.
-_AS_ROOT: Mapping[str, Option] = {"user": "root"} if os.geteuid() == 0 else {}
+def _as_user() -> dict[str, Option]:
+    """Both servers refuse to run as root unless they are told to.
+
+    Asked at each start: whoever enters a user namespace is root from then on.
+    """
+    return {"user": "root"} if os.geteuid() == 0 else {}
 
 
 def _as_arguments(options: Mapping[str, Option]) -> list[str]:
@@ -361,9 +363,9 @@ def _template(found: Program) -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="making-") as folder:
         made = Path(folder) / "data"
         made.mkdir()
-        options = {"datadir": made, **_AS_ROOT}
+        options: dict[str, Option] = {"datadir": made, **_as_user()}
         if found.mariadb:
-            options |= {"innodb_log_file_size": "10M", "plugin_dir": "/usr/lib/mysql/plugin"}
+            options["innodb_log_file_size"] = "10M"
             _run_setup([*found.command, "--bootstrap", *_as_arguments(options)], _sql(found))
         else:
             options["innodb_redo_log_capacity"] = "8M"
@@ -375,16 +377,34 @@ def _template(found: Program) -> Path:
 
 def _sql(found: Program) -> bytes:
     parts = [b"CREATE DATABASE IF NOT EXISTS mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n"]
-    parts += [(found.share / name).read_bytes() for name in _SYSTEM_TABLES]
+    share = _share(found)
+    for name in _SYSTEM_TABLES:
+        try:
+            parts.append(next(share.glob(f"m*{name}")).read_bytes())
+        except StopIteration:
+            raise ServerError(f"{found} has no m*{name} in {share}") from None
     return b"".join(parts)
 
 
-def _run_setup(command: list[str], text: bytes) -> None:
+def _share(found: Program) -> Path:
+    """Where the server has its own files, as it says itself."""
+    command = [*found.command, *_as_arguments(_as_user()), "--help", "--verbose"]
+    said = _run_setup(command, b"").decode(errors="replace")
+    for line in said.splitlines():
+        name, _, value = line.partition(" ")
+        if name == "character-sets-dir":
+            return Path(value.strip()).parent
+    raise ServerError(f"{found} does not say where its files are")
+
+
+def _run_setup(command: list[str], text: bytes) -> bytes:
+    """Run the server until it ends by itself; what it printed."""
     done = subprocess.run(
         command, input=text, capture_output=True, timeout=_SETUP_TIMEOUT, check=False
     )
     if done.returncode:
         raise ServerError((done.stdout + done.stderr).decode(errors="replace")[-3000:])
+    return done.stdout
 
 
 def free_port() -> int:
