@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from tests.fresh import rows, systems
-from tests.fresh.run import LOGS, Result, Runner
+from tests.fresh.run import Result, Runner, Step
 
 _LAST_LINES = 15
 
@@ -93,19 +93,19 @@ def table(results: Iterable[Result]) -> list[str]:
             f"{result.row.system}{versions and f' ({versions})'}",
             who.title,
             result.failed or result.skipped or _cell(demo, who.says),
-            "–" if first is None else f"{first:.0f} s",
+            "-" if first is None else f"{first:.0f} s",
             _cell(test, who.says),
-            " + ".join(f"{step.seconds:.0f}" for step in (demo, test) if step) or "–",
-            str(test.counts["skipped"]) if test else "–",
+            " + ".join(f"{step.seconds:.0f}" for step in (demo, test) if step) or "-",
+            str(test.counts["skipped"]) if test else "-",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def _cell(step: object, says: str) -> str:
+def _cell(step: Step | None, says: str) -> str:
     if step is None:
-        return "–"
-    return "says what to install" if says and str(step) == "passed" else str(step)
+        return "-"
+    return "says what to do" if says and not step.failed else str(step)
 
 
 def _missing() -> str:

@@ -59,9 +59,7 @@ EVERYBODY = {
     ),
     "user": Who("user, packages installed before", installed=True),
     "container": Who("root, container without privileges", user="root", entry="container"),
-    "container-user": Who(
-        "user, container without privileges", entry="container", installed=True
-    ),
+    "container-user": Who("user, container without privileges", entry="container", installed=True),
     "chroot": Who("root, chroot", user="root", entry="chroot"),
     "odd": Who(
         "user; worktree with spaces, umask 077, no HOME, LANG=C",
@@ -69,8 +67,7 @@ EVERYBODY = {
         environment=_ODD,
         folder="a work tree",
         git=(
-            "git clone -q file:///fresh/project.git first && "
-            "git -C first worktree add -q --detach"
+            "git clone -q file:///fresh/project.git first && git -C first worktree add -q --detach"
         ),
     ),
     "old-python": Who("root, Python 3.10 first on PATH", user="root", python="3.10"),

@@ -52,22 +52,29 @@ cd "$place"
 {command}
 code=$?
 [ -x .venv/bin/python ] && echo "fresh: $(.venv/bin/python --version)"
-echo "fresh: MariaDB $(/usr/sbin/mariadbd --no-defaults --version 2>/dev/null | sed 's/.* Ver //; s/-.*//')"
+[ -x /usr/sbin/mariadbd ] &&
+    /usr/sbin/mariadbd --no-defaults --version | sed "s/.* Ver /fresh: MariaDB /; s/-.*//"
 exit "$code"
 """
 
 
 @dataclasses.dataclass
 class Step:
-    """What became of one command: `failed` says why, empty where it passed."""
+    """What became of one command: `failed` says why, empty where it passed.
+
+    `first_line` is when the demo said its first word, in seconds; `counts` are those of pytest.
+    """
 
     failed: str = ""
+    code: int = 1
     seconds: float = 0.0
     first_line: float | None = None
     counts: Counter[str] = dataclasses.field(default_factory=Counter)
+    counted: set[str] = dataclasses.field(default_factory=set)
 
     def __str__(self) -> str:
-        return self.failed or "passed"
+        passed = f"{self.counts['passed']} passed" if self.counts else "passed"
+        return self.failed or passed
 
 
 @dataclasses.dataclass
@@ -185,26 +192,25 @@ class Runner:
         return step
 
     def _judge(self, step: Step, refuses: bool, said: bool, traceback: bool) -> str:
-        code = step.counts.pop("exit code", 1)
         if self._stopped:
             return "interrupted"
         if refuses:
-            wrong = "passed" if code == 0 else "a traceback" if traceback else ""
+            wrong = "passed" if step.code == 0 else "a traceback" if traceback else ""
             return wrong or ("" if said else "does not say what to do")
-        return f"exit code {code}" if code else ""
+        return f"exit code {step.code}" if step.code else ""
 
     def _note(self, result: Result, step: Step, line: str) -> None:
         """Take versions and counts out of a line of output."""
-        if line.startswith("exit code "):
-            step.counts["exit code"] = int(line.split()[-1])
+        if re.fullmatch(r"exit code -?\d+\n", line):
+            step.code = int(line.removeprefix("exit code "))
         if found := _VERSIONS.match(line):
             result.versions[found[1]] = found[2]
-        if (found := _COUNTS.match(line)) and line not in step.counts:
+        if (found := _COUNTS.match(line)) and line not in step.counted:
             # The last lines of all sets are printed once more at the end.
+            step.counted.add(line)
             for count in found[1].split(", "):
                 number, word = count.split()
                 step.counts[word] += int(number)
-            step.counts[line] = 0
 
     def _lines(self, command: list[str], limit: float) -> Iterator[str]:
         """What it prints, then a line `exit code N`; it is killed after `limit` seconds."""

@@ -85,7 +85,9 @@ def clone_into(folder: Path) -> None:
 
 def put_python(folder: Path, version: str) -> bool:
     """Put a version of Python that this machine has beside the system's own; False without one."""
-    found = sorted(Path(os.environ.get("PYENV_ROOT", "/nonexistent")).glob(f"versions/{version}.*"))
+    found = sorted(
+        Path(os.environ.get("PYENV_ROOT", "/nonexistent")).glob(f"versions/{version}.*")
+    )
     if not found:
         return False
     # Where it is on this machine, because its programs name that place.
@@ -105,7 +107,12 @@ def remove(folder: Path) -> None:
 
 def _mirrors() -> dict[str, str]:
     """Where this machine's apt has Debian's `main` from, by the release's name."""
-    asked = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)"]
+    asked = [
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)",
+    ]
     try:
         said = subprocess.run(
             [*asked, "Created-By: Packages"], capture_output=True, text=True, check=True
