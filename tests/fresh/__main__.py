@@ -28,7 +28,7 @@ def main() -> int:
     asked = [rows.parse(name) for name in arguments.rows.split(",")]
     commands = {"demo": "make demo", "test": "make test"}
     if arguments.tests:
-        commands["test"] = f"make setup && .venv/bin/python -m pytest {arguments.tests}"
+        commands["test"] = f"make setup charmcraft && .venv/bin/python -m pytest {arguments.tests}"
     commands = {name: commands[name] for name in arguments.steps.split(",")}
     if _git("status", "--porcelain"):
         say("what is not committed is not in the clones")
