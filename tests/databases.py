@@ -9,7 +9,6 @@ import contextlib
 import functools
 import hashlib
 import os
-import secrets
 import select
 import shutil
 import signal
@@ -27,13 +26,11 @@ import pymysql
 import pytest
 
 from tests import namespaces
+from tests.ports import HOST, free_port
 
 ROOT = Path(__file__).parents[1]
-HOST = "127.0.0.1"
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE"
 _ADMIN = "admin"
-# Above the ports of the programs under test, below Linux' ports of connections.
-_LOWEST_PORT, _CONNECTIONS_FROM = 20_000, 32_768
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 30.0
 _SETUP_TIMEOUT = 120
@@ -405,18 +402,6 @@ def _run_setup(command: list[str], text: bytes) -> bytes:
     if done.returncode:
         raise ServerError((done.stdout + done.stderr).decode(errors="replace")[-3000:])
     return done.stdout
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on now.
-
-    It is below those that connections are made from, of which one could take it meanwhile.
-    """
-    while True:
-        port = _LOWEST_PORT + secrets.randbelow(_CONNECTIONS_FROM - _LOWEST_PORT)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((HOST, port))
-            return port
 
 
 class TcpProxy:

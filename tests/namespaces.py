@@ -3,11 +3,13 @@
 Inside, the only interface is loopback, so a server under test may keep its real ports and listen
 "on all interfaces" without being seen from outside, and file systems mounted for a test go away
 with the process. Works as root, and as any user where unprivileged user namespaces are allowed.
+`DITTOFS_TEST_BED=plain` does without them, as a machine does that allows none.
 """
 
 import ctypes
 import fcntl
 import os
+import re
 import socket
 import struct
 from pathlib import Path
@@ -25,6 +27,7 @@ IFF_UP = 0x1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _entered = False
+_refused: str | None = None
 
 
 class NamespaceError(RuntimeError):
@@ -34,14 +37,49 @@ class NamespaceError(RuntimeError):
 def enter() -> None:
     """Move the calling process (and what it starts later) into namespaces of its own; idempotent.
 
-    Call it from the main thread before other threads exist.
+    Call it from the main thread before other threads exist. Where it is not possible the process
+    is as it was.
 
     Raises:
         NamespaceError: this machine does not allow it.
     """
-    global _entered  # noqa: PLW0603  # a process has one set of namespaces, this remembers it
+    global _entered, _refused  # noqa: PLW0603  # a process has one set of namespaces, see below
     if _entered:
         return
+    if _refused is None:
+        _refused = _try()
+    if _refused:
+        raise NamespaceError(_refused)
+    _enter()
+    _entered = True
+
+
+def entered() -> bool:
+    """Whether this process is in namespaces of its own."""
+    return _entered
+
+
+def _try() -> str:
+    """Why they cannot be entered, or "": a process of its own tries, nothing could be undone."""
+    if os.environ.get("DITTOFS_TEST_BED") == "plain":
+        return "DITTOFS_TEST_BED=plain asks for none"
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            _enter()
+        except BaseException as error:  # noqa: BLE001  # nothing of this process may go on
+            os.write(writing, str(error).encode())
+            os._exit(1)
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as said:  # noqa: PTH123  # a descriptor
+        text = said.read().decode(errors="replace")
+    _, code = os.waitpid(child, 0)
+    return text or ("it ends the process that tries" if code else "")
+
+
+def _enter() -> None:
     uid, gid = os.geteuid(), os.getegid()
     flags = CLONE_NEWNS | CLONE_NEWNET
     if uid != 0:
@@ -53,7 +91,6 @@ def enter() -> None:
         Path("/proc/self/gid_map").write_text(f"0 {gid} 1", encoding="ascii")
     _check(_libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "mount --make-rprivate /")
     _raise_loopback()
-    _entered = True
 
 
 def mount_tmpfs(path: Path, size_bytes: int) -> None:
@@ -72,6 +109,20 @@ def unmount(path: Path) -> None:
     """Unmount what is mounted at `path`, also while something still uses it."""
     mnt_detach = 2
     _check(_libc.umount2(os.fsencode(path), mnt_detach), f"umount {path}")
+
+
+def mounted_below(folder: Path) -> list[Path]:
+    """What is mounted at a folder or below it, the innermost first."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    # Blanks and the like are written as \\040.
+    places = [
+        Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), line.split()[4]))
+        for line in lines
+    ]
+    return [place for place in reversed(places) if place.is_relative_to(folder.resolve())]
 
 
 def _raise_loopback() -> None:

@@ -21,7 +21,7 @@ _AT_ONCE = 1024 * 1024
 
 def missing() -> str:
     """What has to be installed, empty where it is there."""
-    return "" if _LIBRARY else "libnfs (libnfs-utils)"
+    return "" if _LIBRARY else "libnfs (apt-get install libnfs-utils)"
 
 
 class NfsError(OSError):

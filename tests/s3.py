@@ -36,8 +36,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.databases import HOST, ROOT, free_port
+from tests.databases import ROOT
 from tests.mysql import certificates
+from tests.ports import HOST, free_port
 
 REGION = "us-east-1"
 _START_TIMEOUT = 30.0

@@ -6,11 +6,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
+from tests import folders
 
 ROOT = Path(__file__).parents[1]
 _PULL_TIMEOUT = 60
@@ -71,14 +72,13 @@ def python_binds() -> list[Path]:
 
 def _launcher(module: str) -> Path:
     """A shell script that runs a module of the tests with this Python."""
-    path = Path(tempfile.gettempdir()) / f"dittofs-charm-{os.getuid()}-{module}"
+    path = folders.of_this_run() / module
     text = (
         "#!/bin/sh\n"
         f"PYTHONPATH={ROOT}/src:{ROOT} PYTHONDONTWRITEBYTECODE=1 "
         f'exec {sys.executable} -m {module} "$@"\n'
     )
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     path.chmod(0o755)
     return path
 
@@ -90,7 +90,7 @@ def _pulled() -> str | None:
         return None
     metadata = yaml.safe_load((ROOT / "metadata.yaml").read_text(encoding="utf-8"))
     image = metadata["resources"]["dittofs-image"]["upstream-source"]
-    target = Path(tempfile.gettempdir()) / f"dittofs-charm-{os.getuid()}-image"
+    target = folders.of_this_run() / "image"
     command = [skopeo, "copy", "--quiet", f"docker://docker.io/{image}", f"dir:{target}"]
     try:
         subprocess.run(command, check=True, capture_output=True, timeout=_PULL_TIMEOUT)

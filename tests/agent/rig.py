@@ -17,7 +17,8 @@ from typing import Any, Self
 import httpx
 
 from agent.mysql import Database, Server
-from tests.databases import HOST, ROOT, DatabaseServer, free_port
+from tests.databases import ROOT, DatabaseServer
+from tests.ports import HOST, free_port
 
 _TIMEOUT = 60.0
 _SOURCES = f"{ROOT}/src"

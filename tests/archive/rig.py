@@ -17,7 +17,8 @@ from typing import Any, Self
 from tests import servers
 from tests.contract.server import NFS
 from tests.contract.server import Server as Process
-from tests.databases import ROOT, free_port
+from tests.databases import ROOT
+from tests.ports import free_port
 
 _TIMEOUT = 120.0
 Params = dict[str, Any]

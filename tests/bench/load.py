@@ -12,8 +12,9 @@ from tests import servers
 from tests.bench import store
 from tests.bench.process import pinned
 from tests.contract.server import Server
-from tests.databases import HOST, ROOT
+from tests.databases import ROOT
 from tests.nfs import Client, missing
+from tests.ports import HOST
 
 _CLIENTS = 4
 _RATE = 500

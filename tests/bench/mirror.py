@@ -24,7 +24,8 @@ from tests.bench.load import ServerLoad, WriterLoad
 from tests.bench.process import cpu_seconds, peak_memory, pinned, reset_peak
 from tests.bench.rig import Setup, connected, database_server
 from tests.bench.rows import Row, say
-from tests.databases import HOST, DatabaseServer, find_program
+from tests.databases import DatabaseServer, find_program
+from tests.ports import HOST
 from tests.stores import write
 
 _SECONDS = 15.0

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from tests.databases import HOST, free_port
+from tests.ports import HOST, free_port
 
 _TIMEOUT = 60.0
 # It does not run as root; this user is on every Debian.

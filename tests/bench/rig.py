@@ -14,7 +14,8 @@ from tests.agent.rig import Agent, wait_until
 from tests.bench import load
 from tests.bench.load import Load
 from tests.bench.process import pinned
-from tests.databases import HOST, DatabaseServer
+from tests.databases import DatabaseServer
+from tests.ports import HOST
 
 _GIB = 2**30
 _POLL = 0.001

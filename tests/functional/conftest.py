@@ -1,24 +1,23 @@
-"""Namespaces for the whole run, and a pod and a unit for each test, gone when it ends."""
-
-import shutil
+"""The bed for the whole run, and a pod and a unit for each test, gone when it ends."""
 
 import pytest
 
-from tests import namespaces, servers
+from tests import servers
+from tests.bed import bed
 from tests.functional.files import Files
 from tests.functional.pod import Pod
 from tests.functional.unit import Unit
 
 
+def pytest_report_header():
+    """Say first which bed it is, and how to get the better one."""
+    return f"functional: {bed()}"
+
+
 @pytest.fixture(scope="session", autouse=True)
-def own_namespaces():
-    """Everything here runs in namespaces; a machine without them says so."""
-    if not shutil.which("bwrap"):
-        pytest.skip("bubblewrap is not installed")
-    try:
-        namespaces.enter()
-    except namespaces.NamespaceError as error:
-        pytest.skip(f"this machine allows no namespaces: {error}")
+def own_bed():
+    """It is entered before anything is started."""
+    return bed()
 
 
 @pytest.fixture
@@ -56,3 +55,4 @@ def files(pod):
 def pytest_terminal_summary(terminalreporter):
     """Say what it was that was tested."""
     terminalreporter.write_line(f"functional: {servers.server()} under {servers.pebble()}")
+    terminalreporter.write_line(f"functional: {bed()}")

@@ -1,6 +1,6 @@
 """A client of the server in the pod: one file at a time."""
 
-from tests.contract.server import NFS, PORT
+from tests import bed
 from tests.standin import client
 from tests.standin.client import ClientError
 
@@ -11,7 +11,7 @@ class Files:
     """Puts and gets whole files of a share, such as `/export`. Methods raise `ClientError`."""
 
     def __init__(self, *, real: bool):
-        self._client = client.Files(real=real, port=PORT, nfs_port=NFS)
+        self._client = client.Files(real=real, port=bed.port(bed.API), nfs_port=bed.port(bed.NFS))
         self.missing = self._client.missing
 
     def put(self, share: str, name: str, data: bytes) -> None:

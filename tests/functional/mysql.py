@@ -6,8 +6,9 @@ import secrets
 
 from ops import testing
 
-from tests.databases import HOST, DatabaseServer
+from tests.databases import DatabaseServer
 from tests.functional.unit import Unit
+from tests.ports import HOST
 
 
 class Provider:

@@ -2,7 +2,8 @@
 
 A container has the paths of the real one (`/app/dfs`, `/config`, `/data`), the image's user 65532,
 and nothing of the machine but `/usr` and Python, read-only. The network is the namespace of the
-tests. A volume is a file system of its own, so it can be full.
+tests. A volume is a file system of its own, so it can be full. In the plain bed a container is a
+folder and a volume, too, see `tests/functional/border.py`.
 """
 
 import contextlib
@@ -15,10 +16,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import ops
 from ops import pebble
 
-from tests import namespaces, servers
+from tests import bed, namespaces, servers
+from tests.functional.border import Client, border
+from tests.juju import AGENT, SERVICE
 from units import MIB
 
 UID = 65532
@@ -27,12 +29,16 @@ _START_TIMEOUT = 20.0
 
 
 class Volume:
-    """A file system of `size` bytes, mounted at `path`, that can be lost, filled and protected."""
+    """A file system of `size` bytes, mounted at `path`, that can be lost, filled and protected.
+
+    Without namespaces it is a folder that can only be lost.
+    """
 
     def __init__(self, path: Path, size: int = VOLUME_SIZE):
         self.path = path
         path.mkdir(parents=True)
-        namespaces.mount_tmpfs(path, size)
+        if namespaces.entered():
+            namespaces.mount_tmpfs(path, size)
 
     def lose(self) -> None:
         """Everything on it is gone; the pod must be down."""
@@ -44,6 +50,7 @@ class Volume:
 
     def fill(self) -> Path:
         """Use up all space by one file; remove it to free the space again."""
+        assert self.path.is_mount(), "that would fill the machine's own disk"
         filler = self.path / "filler"
         with filler.open("wb") as file, contextlib.suppress(OSError):
             while True:
@@ -67,7 +74,8 @@ class Volume:
 
     def unmount(self) -> None:
         """It is used no more."""
-        namespaces.unmount(self.path)
+        if namespaces.entered():
+            namespaces.unmount(self.path)
 
 
 class Container:
@@ -84,8 +92,8 @@ class Container:
         (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
         (root / "etc" / "group").write_text(f"dittofs:x:{UID}:\n")
         _write_wget(root / "bin" / "wget")
-        _write_python(root / "bin" / "python3")
-        self.client = ops.pebble.Client(str(root / "pebble" / ".pebble.socket"))
+        _write_python(root / "bin" / "python3", self._more_of_the_agent())
+        self.client = self._client(str(root / "pebble" / ".pebble.socket"))
 
     @property
     def log(self) -> str:
@@ -96,7 +104,11 @@ class Container:
         """Start the daemon and wait until it answers."""
         with (self.root / "log").open("ab") as log:
             self.daemon = subprocess.Popen(
-                self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._command(),
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         end = time.monotonic() + _START_TIMEOUT
         while True:
@@ -111,12 +123,7 @@ class Container:
         """Kill the daemon and everything it started: the pod is gone, without a word."""
         if self.daemon is None:
             return
-        # The namespace's first process takes all others with it.
-        for child in _children(self.daemon.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        self.daemon.kill()
-        self.daemon.wait()
+        self._kill(self.daemon)
         self.daemon = None
 
     def server_ids(self) -> list[int]:
@@ -126,6 +133,22 @@ class Container:
     def ids_of(self, word: bytes) -> list[int]:
         """The process ids, as seen from outside, of processes with this word in their command."""
         return list(_processes(self.daemon.pid, word)) if self.daemon else []
+
+    def _client(self, socket: str) -> pebble.Client:
+        return pebble.Client(socket)
+
+    def _kill(self, daemon: subprocess.Popen[bytes]) -> None:
+        # The namespace's first process takes all others with it.
+        _kill(_children(daemon.pid))
+        daemon.kill()
+        daemon.wait()
+
+    def _more_of_the_agent(self) -> str:
+        """Shell that puts more words behind those of the agent's command."""
+        return ""
+
+    def _environment(self) -> dict[str, str]:
+        return dict(os.environ)
 
     def _command(self) -> list[str]:
         # fmt: off
@@ -159,6 +182,64 @@ class Container:
         return [*command, "--", "/charm/bin/pebble", "run", "--create-dirs"]
 
 
+_MARK = "DITTOFS_TEST_CONTAINER"
+
+
+class Folder(Container):
+    """A container of the plain bed: its paths are below the border's `root`."""
+
+    def start(self) -> None:
+        """Put its folders where the border has them; what it had in /tmp is gone."""
+        shutil.rmtree(self.root / "tmp", ignore_errors=True)
+        for name in ("app", "tmp"):
+            (self.root / name).mkdir(exist_ok=True)
+        for name, volume in self.volumes.items():
+            border().link(f"/data/{name}", volume.path)
+        if self.root.name == AGENT:
+            border().link("/tmp/dittofs-agent", self.root / "tmp")  # noqa: S108  # the container's
+        else:
+            border().link("/config", self.root / "config")
+            border().link("/app/dfs", self.server.path)
+        super().start()
+
+    def _client(self, socket: str) -> pebble.Client:
+        return Client(socket, border())
+
+    def _kill(self, daemon: subprocess.Popen[bytes]) -> None:
+        found = [*_processes(daemon.pid)]
+        daemon.kill()
+        daemon.wait()
+        # Also what was started meanwhile, and what has lost its parent.
+        while found:
+            _kill(found)
+            time.sleep(0.01)
+            found = _marked(str(self.root))
+
+    def _more_of_the_agent(self) -> str:
+        root, ports = border().root, border().ports
+        return (
+            'case "$1 $2 $3" in\n'
+            f'"-m agent backup") set -- "$@" --root {root} --port {ports[bed.BACKUP]} ;;\n'
+            f'"-m agent "*) set -- "$@" --root {root} --port {ports[bed.MIRROR]} ;;\n'
+            "esac\n"
+        )
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PATH": f"{self.root}/bin:/usr/local/bin:/usr/bin:/bin",
+            "PEBBLE": f"{self.root}/pebble",
+            "HOME": f"{self.root}/app",
+            "TMPDIR": str(self.root / "tmp"),
+            _MARK: str(self.root),
+        }
+
+    def _command(self) -> list[str]:
+        command = [str(servers.pebble().path), "run", "--create-dirs"]
+        # The end of the tests ends it in good order.
+        dies = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+        return [*dies, *command]
+
+
 class Pod:
     """The containers of one unit on its volumes."""
 
@@ -172,9 +253,10 @@ class Pod:
     def start(self) -> None:
         """A new pod on the volumes: containers as the image has them."""
         self.lives += 1
-        for name in ("dittofs", "agent"):
+        kind = Container if bed.bed().contained else Folder
+        for name in (SERVICE, AGENT):
             place = self.root / f"life-{self.lives}" / name
-            self.containers[name] = Container(place, self.volumes, self.server)
+            self.containers[name] = kind(place, self.volumes, self.server)
             self.containers[name].start()
 
     def lose(self) -> None:
@@ -187,6 +269,23 @@ class Pod:
         self.lose()
         for volume in self.volumes.values():
             volume.unmount()
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _marked(mark: str) -> list[int]:
+    """The processes that a container of the plain bed has started."""
+    wanted = f"{_MARK}={mark}".encode()
+    found: list[int] = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if wanted in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found
 
 
 def _children(pid: int) -> list[int]:
@@ -202,15 +301,15 @@ def _servers(pid: int) -> Iterator[int]:
     for child in _children(pid):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-            if words[0] == b"/app/dfs" or b"tests.standin" in words:
+            if words[0].endswith(b"/app/dfs") or b"tests.standin" in words:
                 yield child
         yield from _servers(child)
 
 
-def _processes(pid: int, word: bytes) -> Iterator[int]:
+def _processes(pid: int, word: bytes | None = None) -> Iterator[int]:
     for child in _children(pid):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if word in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+            if word is None or word in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
                 yield child
         yield from _processes(child, word)
 
@@ -228,8 +327,8 @@ def _write_wget(path: Path) -> None:
     path.chmod(0o755)
 
 
-def _write_python(path: Path) -> None:
+def _write_python(path: Path, more: str) -> None:
     """The image's python3: this one, without the packages of the tests."""
     base = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
-    path.write_text(f'#!/bin/sh\nexec {base} -s "$@"\n')
+    path.write_text(f'#!/bin/sh\n{more}exec {base} -s "$@"\n')
     path.chmod(0o755)

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from tests import bed
 from tests.functional.files import ClientError
 
 CONTENT = bytes(range(256)) * 500
@@ -130,6 +131,7 @@ def test_volumes_of_an_earlier_life_are_served_with_their_files_and_users(deploy
     assert wait_for_file(files, "/export", "a") == CONTENT
 
 
+@pytest.mark.needs_namespaces("a volume that is full")
 def test_a_full_content_volume_goes_on_when_there_is_space(deployed, files):
     files.put("/export", "a", CONTENT)
     filler = deployed.pod.volumes["content"].fill()
@@ -149,6 +151,7 @@ def test_a_full_content_volume_goes_on_when_there_is_space(deployed, files):
     assert wait_for_file(files, "/export", "c") == CONTENT
 
 
+@pytest.mark.needs_namespaces("a volume that is read-only")
 @pytest.mark.parametrize("name", ["content", "metadata"])
 def test_a_read_only_volume_is_named_and_served_when_it_is_writable_again(deployed, files, name):
     files.put("/export", "a", CONTENT)
@@ -164,7 +167,7 @@ def test_a_read_only_volume_is_named_and_served_when_it_is_writable_again(deploy
 
 
 def test_a_protocol_port_that_is_taken_is_said_and_taken_over_when_it_is_free(unit):
-    with socket.create_server(("", 12445)):
+    with socket.create_server(("", bed.port(bed.SMB))):
         status = unit.deploy()
         assert status.name == "waiting"
         assert "smb does not listen on port 12445 yet" in status.message
@@ -176,7 +179,7 @@ def test_a_protocol_port_that_is_taken_is_said_and_taken_over_when_it_is_free(un
 def test_an_api_port_that_is_taken_is_waited_for(unit, files):
     """Pebble starts the server again until the port is free; nobody has to do anything."""
     unit.change(config={"protocols": "nfs"})
-    taken = socket.create_server(("", 8080))
+    taken = socket.create_server(("", bed.port(bed.API)))
     timer = threading.Timer(3, taken.close)
     timer.start()
     try:
@@ -316,7 +319,10 @@ def test_smb_serves_a_file(unit, tmp_path):
     target = tmp_path / "target"
     command = f"put {tmp_path / 'source'} a; get a {target}"
     subprocess.run(
-        ["smbclient", "//127.0.0.1/export", "-p", "12445", "-U", "admin", "-c", command],
+        [
+            *("smbclient", "//127.0.0.1/export", "-p", str(bed.port(bed.SMB))),
+            *("-U", "admin", "-c", command),
+        ],
         env=os.environ | {"PASSWD": unit.password()},
         check=True,
         capture_output=True,

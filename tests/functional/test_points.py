@@ -11,6 +11,7 @@ import pytest
 from tests.s3 import S3Server
 from tests.soak.deployment import Site
 from tests.soak.points import Point, strike
+from tests.soak.victims import FULL
 
 POINTS = [
     Point("create", "check written", "S3 refuses", 0.0),
@@ -35,9 +36,9 @@ def _late_kills():
 
 
 @pytest.fixture(scope="module")
-def site(own_namespaces, tmp_path_factory):
+def site(own_bed, tmp_path_factory):
     """One deployment for all points."""
-    del own_namespaces
+    del own_bed
     root = tmp_path_factory.mktemp("points")
     with S3Server(root / "s3") as s3, Site(root, s3, "points", Random(1)) as made:  # noqa: S311  # the same each time
         if made.files.missing:
@@ -45,7 +46,16 @@ def site(own_namespaces, tmp_path_factory):
         yield made
 
 
-@pytest.mark.parametrize("point", POINTS, ids=str)
+_full = pytest.mark.needs_namespaces("a volume that is full")
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param(each, id=str(each), marks=[_full] if each.victim in FULL else [])
+        for each in POINTS
+    ],
+)
 def test_what_is_there_is_complete(site, point):
     done = strike(site, point)
     assert done.step == point.step, done

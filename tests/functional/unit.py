@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from ops import pebble, testing
 from scenario import mocking
 
-from tests import juju
+from tests import bed, juju
+from tests.functional.border import handle_request
 from tests.functional.pod import Pod
 from tests.juju import AGENT, SERVICE
 
@@ -98,6 +100,8 @@ class Unit(juju.Unit):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(backend, "get_pebble", get_pebble)
             patch.setattr(backend, "storage_get", storage_get)
+            if not bed.bed().contained:
+                patch.setattr(httpx.HTTPTransport, "handle_request", handle_request)
             yield
 
 

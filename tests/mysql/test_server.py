@@ -1,4 +1,4 @@
-"""The database servers of the tests themselves: they start for everybody, wherever they are from."""
+"""The database servers of the tests themselves: they start for everybody, of every version."""
 
 import os
 import subprocess

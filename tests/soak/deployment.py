@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from tests import bed
 from tests.functional.bucket import BucketProvider
 from tests.functional.files import ClientError, Files
 from tests.functional.pod import Pod
@@ -25,7 +26,6 @@ SHARES = ("/export", "/b")
 KEEP = 3
 _NAMES = ("a", "b", "c", "d", "e")
 _BIG, _BIG_SIZE = "big", 5 * MIB
-_API = "http://127.0.0.1:8080/api/v1"
 _PATIENCE, _SERVES_AGAIN = 120.0, 30.0
 # What stays to be seen until the next backup or restore.
 _EXPLAINED = ("the last backup failed", "until something else is done")
@@ -241,7 +241,8 @@ class Site:
 
     def _check_password(self) -> None:
         body = {"username": "admin", "password": self.unit.password()}
-        answer = httpx.post(f"{_API}/auth/login", json=body, timeout=30)
+        url = f"http://127.0.0.1:{bed.port(bed.API)}/api/v1/auth/login"
+        answer = httpx.post(url, json=body, timeout=30)
         require(answer.is_success, f"admin cannot log in: {answer.status_code}")
         detail = str(self.unit.act("status-detail")["status"])
         require("/export" in detail, detail)

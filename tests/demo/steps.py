@@ -1,7 +1,4 @@
-"""`make demo`: the whole life of the charm on real processes, as its user would see it.
-
-Prints what a user would type and what Juju would show. Ends with `demo: N steps passed, M failed`.
-"""
+"""The steps of the demo: what a user would type, and what Juju would show."""
 
 import contextlib
 import hashlib
@@ -11,23 +8,20 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from ops import testing
 
-from tests import namespaces, servers
-from tests.databases import DatabaseServer, find_program
+from tests import folders
+from tests.bed import SMB, port
 from tests.functional.bucket import BucketProvider
 from tests.functional.files import ClientError, Files
 from tests.functional.mysql import Provider
 from tests.functional.pod import Pod
 from tests.functional.unit import Unit, details
-from tests.s3 import S3Server
 
 CONTENT = b"a line that must not be lost\n" * 1000
 
@@ -39,10 +33,18 @@ class StepError(Exception):
 class Demo:
     """The steps, in order; each a method that returns what Juju would show."""
 
-    def __init__(self, pod: Pod, provider: Provider | None, bucket: BucketProvider):
+    def __init__(
+        self,
+        pod: Pod,
+        provider: Provider | None,
+        bucket: BucketProvider,
+        *,
+        traceback: bool = False,
+    ):
         self.pod = pod
         self.provider = provider
         self.bucket = bucket
+        self.traceback = traceback
         self.backup = ""
         self.unit = Unit(pod)
         self.files = Files(real=pod.server.real)
@@ -51,18 +53,19 @@ class Demo:
 
     def step(self, typed: str, work: Callable[[], str]) -> None:
         """Print what is typed, do it, print what it shows, and count."""
-        _print(f"\n$ {typed}")
+        show(f"\n$ {typed}")
         begin = time.monotonic()
         try:
             shown = work()
-        except (StepError, AssertionError, ClientError, RuntimeError, testing.ActionFailed) as why:
+        except Exception as why:  # noqa: BLE001  # whatever it is, the other steps are shown too
             self.failed += 1
-            _print(f"FAILED: {why}")
-            traceback.print_exc()
+            show(f"FAILED: {type(why).__name__}: {why}")
+            if self.traceback:
+                traceback.print_exc()
             return
         self.passed += 1
-        _print("\n".join(f"    {line}" for line in shown.splitlines()))
-        _print(f"    ({time.monotonic() - begin:.1f} s)")
+        show("\n".join(f"    {line}" for line in shown.splitlines()))
+        show(f"    ({time.monotonic() - begin:.1f} s)")
 
     def run(self) -> None:
         """All steps."""
@@ -143,12 +146,12 @@ class Demo:
         return self._expect_file() + ("" if self.pod.server.real else " (over HTTP: a stand-in)")
 
     def _smb(self) -> str:
-        with tempfile.TemporaryDirectory() as directory:
-            source, target = Path(directory) / "notes", Path(directory) / "back"
+        with folders.temporary() as directory:
+            source, target = directory / "notes", directory / "back"
             source.write_bytes(CONTENT)
             subprocess.run(
                 [
-                    *("smbclient", "//127.0.0.1/export", "-p", "12445", "-U", "admin"),
+                    *("smbclient", "//127.0.0.1/export", "-p", str(port(SMB)), "-U", "admin"),
                     *("-c", f"put {source} notes-smb; get notes-smb {target}"),
                 ],
                 # Never in the command line, where everybody could read it.
@@ -334,55 +337,7 @@ class Demo:
         return "drained and stopped; no process is left, the volumes keep what they have"
 
 
-def _print(text: str) -> None:
+def show(text: str) -> None:
+    """Print a line at once."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def _database(directory: Path) -> DatabaseServer | None:
-    """A database server that runs; None, and a word, where this machine has none."""
-    found = find_program()
-    if isinstance(found, str):
-        _print(f"demo: the steps with MySQL are left out: {found}")
-        return None
-    _print(f"demo: {found}")
-    database = DatabaseServer(directory)
-    database.start()
-    return database
-
-
-def main() -> int:
-    """Run the demo; 0 when every step passed."""
-    _print(f"demo: {servers.server()} under {servers.pebble()}")
-    if not shutil.which("bwrap"):
-        _print("demo: bubblewrap is not installed, so there are no containers to run in")
-        return 1
-    try:
-        namespaces.enter()
-    except namespaces.NamespaceError as error:
-        _print(f"demo: this machine allows no namespaces: {error}")
-        return 1
-    with tempfile.TemporaryDirectory() as directory:
-        pod = Pod(Path(directory) / "pod")
-        database = _database(Path(directory) / "mysql")
-        s3 = S3Server(Path(directory))
-        try:
-            s3.start()
-            bucket = BucketProvider(s3, "backups")
-            demo = Demo(pod, Provider(database) if database else None, bucket)
-            if demo.files.missing:
-                _print(f"demo: {demo.files.missing} is not installed")
-                return 1
-            pod.start()
-            demo.run()
-        finally:
-            pod.close()
-            s3.close()
-            if database:
-                database.close()
-    _print(f"\ndemo: {demo.passed} steps passed, {demo.failed} failed")
-    return 1 if demo.failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,22 @@
+"""For all tests: where their files are, and what is skipped where there are no namespaces."""
+
+import pytest
+
+from tests import bed, folders
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    """Keep nothing in a folder that others use, too; `--basetemp` keeps it where one wants it."""
+    config.addinivalue_line(
+        "markers", "needs_namespaces(what): skipped, with this reason, where there are none"
+    )
+    if not config.option.basetemp:
+        config.option.basetemp = str(folders.of_this_run() / "t")
+
+
+def pytest_runtest_setup(item):
+    """Skip what needs namespaces where there are none."""
+    for marker in item.iter_markers("needs_namespaces"):
+        if reason := bed.refused():
+            pytest.skip(f"needs namespaces for {marker.args[0]}: {reason}")
