@@ -55,6 +55,16 @@ class StoreMirror:
         with self._lock:
             return self._journal.position
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether all that the server wrote was read, by the last `read`.
+
+        Then no log was there, and the tables have nothing beyond what is in the backlog or in the
+        database. A server that starts may write more at any time.
+        """
+        with self._lock:
+            return self._following and self._journal.at_rest
+
     def read(self) -> bool:
         """Take what is new in the logs into the backlog; return whether there was something.
 
@@ -109,27 +119,23 @@ class StoreMirror:
         with self._lock:
             self._following, self._gap = False, reason
 
-    def begin(self) -> None:
-        """Follow from the first byte of every log."""
+    def begin(self) -> Position:
+        """Follow what is not in the tables now; the position where all of that is.
+
+        Raises:
+            GapError, BadgerError: it cannot be told.
+        """
         with self._lock:
             self.backlog.clear()
             self._journal.begin()
             self._following, self._gap = True, ""
-        self.state = "scanning"
+            self.state = "scanning"
+            return self._journal.position
 
     def finish(self, row: StoreRow) -> None:
         """The database is equal to the store, up to what is in the backlog."""
         self.row = row
         self.state, self.message = "mirroring", ""
-
-    def settle(self) -> Position:
-        """The position after all logs were read and the backlog was empty.
-
-        Raises:
-            GapError: it cannot be told.
-        """
-        with self._lock:
-            return self._journal.settle()
 
     def write(self, database: Database) -> Batch | None:
         """Write some of the backlog; return what was written, None where nothing waits.

@@ -127,9 +127,10 @@ def _logs(directory: Path) -> tuple[Changes, int]:
         journal.begin()
         while batch := journal.poll():
             changes.update(batch.changes)
-        return changes, journal.settle().version
     except GapError as error:
         raise UncertainError(f"the logs of {directory.name} went while they were read") from error
+    else:
+        return changes, journal.position.version
     finally:
         journal.close()
 
