@@ -329,8 +329,8 @@ class Mirror:
         stores = list(self._stores.values())
         counted = [each for each in stores if each.state != "gone"]
         running = [progress for _, progress in self._scans.values()]
+        self._report.equal(min((each.equal_at for each in counted), default=time.monotonic()))
         self._report.set(
-            lag=round(max((each.lag for each in counted), default=0.0), 3),
             behind_bytes=sum(each.backlog.size for each in stores),
             behind_transactions=sum(each.backlog.transactions for each in stores),
             progress=running[0].as_json() if running else None,

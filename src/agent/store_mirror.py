@@ -1,5 +1,6 @@
 """One store on its way into the database: its journal, its backlog, and where both are."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from agent.backlog import Backlog, FullError
 from agent.badger import BadgerError
-from agent.journal import Batch, GapError, Journal, Position
+from agent.journal import BATCH_BYTES, Batch, GapError, Journal, Position
 from agent.mysql import Database, StoreRow
 
 
@@ -34,6 +35,8 @@ class StoreMirror:
         self._lock = threading.Lock()
         self._following = False
         self._gap = ""
+        # When `read` began that came to the end of the logs last.
+        self._looked_at = -math.inf
         self._equal_at = time.monotonic()
         self._in_flight = ""
 
@@ -43,11 +46,23 @@ class StoreMirror:
         return self._gap
 
     @property
-    def lag(self) -> float:
-        """Seconds since the oldest change that is not in the database was seen."""
+    def equal_at(self) -> float:
+        """A time when the database was known to be equal to the store, by the monotonic clock.
+
+        It stands still while that is not known: while a change waits, and while nobody looks.
+        """
         if self.state == "mirroring" and not self._gap:
-            return self.backlog.lag()
-        return time.monotonic() - self._equal_at
+            # In this order: what is put meanwhile happened after the look.
+            looked = self._looked_at
+            oldest = self.backlog.oldest()
+            equal = looked if oldest is None else min(oldest, looked)
+            self._equal_at = max(self._equal_at, equal)
+        return self._equal_at
+
+    @property
+    def lag(self) -> float:
+        """Seconds since `equal_at`."""
+        return time.monotonic() - self.equal_at
 
     @property
     def position(self) -> Position:
@@ -73,13 +88,17 @@ class StoreMirror:
         with self._lock:
             if not self._following:
                 return False
+            began = time.monotonic()
             try:
                 batch = self._journal.poll()
                 if batch:
-                    self.backlog.put(batch)
+                    self.backlog.put(batch, max(self._looked_at, self._equal_at))
             except (GapError, FullError, BadgerError, OSError) as error:
                 self._following, self._gap = False, str(error)
                 return False
+            if batch is None or batch.size < BATCH_BYTES:
+                # All that was there when it began.
+                self._looked_at = began
             return batch is not None
 
     def read_all(self) -> Iterator[None]:
@@ -102,6 +121,7 @@ class StoreMirror:
         self.row = row
         with self._lock:
             self.backlog.clear()
+            self._looked_at = -math.inf
             self._following, self._gap, self.state = False, "", "scanning"
             if position is None:
                 self._gap = "it is not in the database yet"
@@ -127,6 +147,7 @@ class StoreMirror:
         """
         with self._lock:
             self.backlog.clear()
+            self._looked_at = -math.inf
             self._journal.begin()
             self._following, self._gap = True, ""
             self.state = "scanning"
@@ -174,4 +195,3 @@ class StoreMirror:
         self.row = replace(self.row, position=self._in_flight)
         self.backlog.drop()
         self._in_flight = ""
-        self._equal_at = time.monotonic()

@@ -356,6 +356,13 @@ def test_an_image_without_python_is_said(deployed, monkeypatch):
     assert beside(deployed).startswith("blocked: the agent-image has no python3: attach an image")
 
 
+def test_what_the_agent_does_not_say_any_more_is_not_true_for_ever(mirrored):
+    mirrored.agent.say(lag=50.0, updated=time.time() - 4)
+    assert mirrored.run("update_status") == MIRRORED
+    mirrored.agent.say(lag=50.0, updated=time.time() - 20)
+    assert "is 65 s behind the server" in mirrored.run("update_status").message
+
+
 @pytest.fixture
 def asked_of_pebble(monkeypatch):
     """The signals and stops that the charm asks for, in order."""
