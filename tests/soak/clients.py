@@ -1,5 +1,6 @@
 """NFS clients that work until they are ended, each a process that is started again and again."""
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.databases import ROOT
-from tests.nfs import Client
+from tests.nfs import Client, NfsError
 from tests.soak.ledger import Known, Ledger
 
 _AGAIN_SECONDS = 0.1
@@ -58,6 +59,14 @@ class Clients:
         for thread in self._threads:
             thread.join()
 
+    @property
+    def at_work(self) -> bool:
+        """Whether each of them was told that a file is written."""
+        return all(
+            (path := self._notes(home)).exists() and Known([path]).operations.get("create")
+            for home in self._lives
+        )
+
     def known(self) -> Known:
         """What the share has to hold; none of them may be at work."""
         return Known(path for home in self._lives if (path := self._notes(home)).exists())
@@ -94,7 +103,16 @@ class Clients:
             return True
 
 
-def tree(root: str = "/") -> dict[str, str]:
-    """Every path below a directory of the share, with a digest of what the server reads there."""
+def tree(*roots: str) -> dict[str, str]:
+    """Every path below directories of the share, with a digest of what the server reads there."""
+    found: dict[str, str] = {}
     with Client("/export") as client:
-        return {path: hashlib.sha256(client.read(path)).hexdigest() for path in client.walk(root)}
+        for root in roots:
+            try:
+                paths = list(client.walk(root))
+            except NfsError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                continue
+            found |= {path: hashlib.sha256(client.read(path)).hexdigest() for path in paths}
+    return found

@@ -154,7 +154,7 @@ class ServerLoad:
         """Every path of the share, with a digest of what the server reads there."""
         self._server.start()
         try:
-            return tree()
+            return tree("/")
         finally:
             self._server.stop()
 
