@@ -22,7 +22,7 @@ from agent.process import end_with_any_thread, stopped_by_signals
 from agent.recovery import RecoveryError, recover
 from agent.report import PORT, Report, Server, listen, read_status
 from agent.settings import Settings, SettingsError, load
-from agent.verification import StoreReport, UncertainError, note_verified, verify
+from agent.verification import note_verified, overall, verify_all
 
 logger = logging.getLogger("agent")
 
@@ -30,6 +30,7 @@ logger = logging.getLogger("agent")
 _PATIENCE = 20.0
 _SWITCH_SECONDS = 0.001
 _RETRY_SECONDS = 2.0
+_VERIFIED = {"equal": 0, "different": 1, "uncertain": 2}
 _BACKUPS = ("backup", "backup-list", "backup-swap", "backup-rollback", "backup-discard")
 
 
@@ -144,25 +145,18 @@ def _try_recovery(
 
 
 def _verify(settings: Settings, _: argparse.Namespace) -> int:
-    reports: list[StoreReport] = []
     try:
         with closing(Database(settings.server)) as database:
             database.connect()
-            for name, directory in sorted(store_directories(settings.stores).items()):
-                reports.append(verify(name, directory, database))
+            reports = verify_all(store_directories(settings.stores), database)
     except DatabaseError as error:
-        return _uncertain(error.kind, error)
-    except (UncertainError, BadgerError) as error:
-        return _uncertain("uncertain", error)
+        _say({"result": "uncertain", "stores": [], **_error(error.kind, error)})
+        return _VERIFIED["uncertain"]
     note_verified(settings.run, reports)
-    equal = all(report.equal for report in reports)
-    _say({"equal": equal, "stores": [report.as_json() for report in reports], "error": None})
-    return 0 if equal else 1
-
-
-def _uncertain(kind: str, error: Exception) -> int:
-    _say({"equal": False, "stores": [], **_error(kind, error)})
-    return 2
+    result = overall(reports)
+    stores = [report.as_json() for report in reports]
+    _say({"result": result, "stores": stores, "error": None})
+    return _VERIFIED[result]
 
 
 def _inspect(settings: Settings, _: argparse.Namespace) -> int:

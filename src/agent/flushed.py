@@ -63,10 +63,10 @@ def missed(directory: Path, tables: tuple[int, ...], flushed: int, version: int)
         if sum(table_path(directory, each).stat().st_size for each in tables) > _LARGEST_TABLES:
             raise GapError(_TOO_MUCH)
         for entry, written in _every(directory, tables):
-            if entry.version > flushed:
+            if written:
                 seen.add(entry.version)
-            elif written:
-                raise GapError(f"version {entry.version} was used again")
+                if entry.version <= flushed:
+                    raise GapError(f"version {entry.version} was used again")
             before = found.get(entry.key)
             if entry.version > version and not (before and before.version > entry.version):
                 found[entry.key] = entry
@@ -76,6 +76,8 @@ def missed(directory: Path, tables: tuple[int, ...], flushed: int, version: int)
         if len(seen) != max(seen, default=flushed) - flushed:
             raise GapError("the tables do not have all that was not seen in the logs")
         return Missed(_changes(directory, found), size, max(seen, default=flushed))
+    except (FileNotFoundError, GoneError):
+        raise GapError("the tables that had what was missed are compacted already") from None
     except (BadgerError, OSError) as error:
         raise GapError(f"the tables cannot tell what was missed: {error}") from error
 
