@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup charmcraft format lint unit functional contract test test-mysql integration soak points demo bench fresh pack lock clean
+.PHONY: help setup charmcraft format lint unit functional contract test test-mysql integration soak podends points demo bench fresh pack lock clean
 
 export TMPDIR := $(shell scripts/tmpdir.sh)
 BIN := .venv/bin
@@ -54,8 +54,11 @@ test-mysql: setup ## test the mirror against MySQL proper instead of MariaDB
 integration: setup ## test the packed charm on a real Juju, where there is one
 	$(BIN)/python -m pytest tests/integration
 
-soak: setup ## kill, stop and cut everything at random for SECONDS (120), then compare
-	@PYTHONPATH=src:lib $(BIN)/python -m tests.soak --seconds $(or $(SECONDS),120) $(ARGS)
+soak: setup ## kill, stop and cut everything at random for SECONDS (120), with each of SEEDS, then compare
+	@PYTHONPATH=src:lib $(BIN)/python -m tests.soak --seconds $(or $(SECONDS),120) $(if $(SEEDS),--seed $(SEEDS)) $(ARGS)
+
+podends: setup ## end pods under load, lose their metadata and compare, ROUNDS (50) times
+	@PYTHONPATH=src:lib $(BIN)/python -m tests.soak.podends --rounds $(or $(ROUNDS),50) $(ARGS)
 
 points: setup ## kill everything at random points of backups and restores, POINTS (200) times
 	@PYTHONPATH=src:lib $(BIN)/python -m tests.soak.backups --points $(or $(POINTS),200) $(ARGS)

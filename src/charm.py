@@ -12,7 +12,7 @@ import serving
 import sidecar
 import state
 from charms.dittofs.v0.filesystem_info import FilesystemProvider
-from errors import BlockedError, CharmError, DifferenceError
+from errors import BlockedError, CharmError, DifferenceError, UncertainError
 from relations import filesystem, mysql
 from relations.mysql import MYSQL
 from shares import PORTS
@@ -162,7 +162,7 @@ class DittofsCharm(ops.CharmBase):
             if not juju.serves:
                 raise BlockedError(f"only unit 0 serves: run it on {juju.application}/0")
             event.set_results(action.run(params))
-        except DifferenceError as error:
+        except (DifferenceError, UncertainError) as error:
             event.set_results(error.results)
             event.fail(str(error))
         except CharmError as error:

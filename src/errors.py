@@ -31,6 +31,14 @@ class WaitingError(CharmError):
     status = ops.WaitingStatus
 
 
+class UncertainError(WaitingError):
+    """Whether two things are equal cannot be told; `results` says why, for the action."""
+
+    def __init__(self, text: str, results: dict[str, str]):
+        super().__init__(text)
+        self.results = results
+
+
 class WorkingError(CharmError):
     """The unit is at something long that clients notice; the text says what, and how far it is."""
 

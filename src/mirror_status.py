@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from errors import BlockedError, CharmError, WaitingError
 from said import Part, age, moment, span
 
-# The agent writes its status at least every 5 s.
+# The agent writes its status at least every 5 s: what is older is not known any more.
+_WRITTEN_EVERY = 5.0
 _SILENT = 60.0
 _SHOWN = 3
 
@@ -98,6 +99,11 @@ class Report(Part):
     verified: Verified | None = None
 
     @property
+    def behind(self) -> float:
+        """Seconds since MySQL was seen to be equal; what is not said any more counts as well."""
+        return self.lag + max(time.time() - self.updated - _WRITTEN_EVERY, 0.0)
+
+    @property
     def silent(self) -> bool:
         """Whether it is too old to be true."""
         return time.time() - self.updated > _SILENT
@@ -135,10 +141,10 @@ def _of_state(report: Report, max_lag: int) -> Iterator[CharmError]:
     reason = f": {report.message}" if report.message else ""
     match report.state:
         case "mirroring":
-            if report.lag > max_lag:
+            if report.behind > max_lag:
                 yield WaitingError(
-                    f"mysql: the metadata in MySQL is {span(report.lag)} behind the server, more "
-                    f"than mirror-max-lag ({max_lag} s)"
+                    f"mysql: the metadata in MySQL is {span(report.behind)} behind the server, "
+                    f"more than mirror-max-lag ({max_lag} s)"
                 )
         case "scanning":
             progress = f": {report.progress}" if report.progress else ""

@@ -89,21 +89,10 @@ def finish(container: ops.Container) -> None:
     """End the agent for good, after the server: it gets a moment for what was written last.
 
     Raises:
-        WaitingError: Pebble is away or did not do it in time.
+        WaitingError: Pebble is away, or the agent is not done yet; it goes on by itself.
     """
-    stopped = time.time()
-    end = time.monotonic() + _LAST_WAIT
     with agent_errors():
-        agent = Agent(container)
-        while (
-            agent.running
-            and (report := read(agent)).state == "mirroring"
-            and not report.silent
-            and (report.updated < stopped or report.lag or report.behind_transactions)
-            and time.monotonic() < end
-        ):
-            time.sleep(_POLL)
-        agent.stop()
+        Agent(container).finish(_LAST_WAIT)
 
 
 def look(container: ops.Container) -> Report:

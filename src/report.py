@@ -120,7 +120,7 @@ def mirror_detail(agent: ops.Container, state: State) -> Row:
             "since": moment(said.since),
             "mysql": said.mysql.version or "unknown",
             "endpoint": said.mysql.endpoint or "none",
-            "seconds-behind": said.lag,
+            "seconds-behind": round(said.behind, 3),
             "transactions-behind": said.behind_transactions,
             "progress": str(said.progress or "none"),
             "users-and-settings-copied": moment(copied) if copied else "never",

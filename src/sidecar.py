@@ -27,7 +27,8 @@ _DIGEST = "DITTOFS_CHARM_DIGEST"
 _UNPACK = Path(__file__).parent.parent / "templates" / "unpack.py"
 _UNPACK_TIMEOUT = 120.0
 _OTHER_PYTHON, _UNUSABLE = 3, 4
-_KILL_DELAY = 10
+# The mirror needs 20 s at most: the server's kill-delay, and some for what it wrote last.
+_KILL_DELAY = 24
 _CHANGE_TIMEOUT = _KILL_DELAY + 20
 
 
@@ -48,6 +49,7 @@ class Service(NamedTuple):
         port: of its metrics.
         check: what Pebble calls the check of its health, where it has one.
         remembers: what it said before its start still holds after it.
+        follows: SIGTERM lets it wait for the server's end first, SIGINT ends it at once.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Service(NamedTuple):
     port: int
     check: str | None
     remembers: bool
+    follows: bool
 
 
 MIRROR = Service(
@@ -65,6 +68,7 @@ MIRROR = Service(
     port=9091,
     check="mirror",
     remembers=False,
+    follows=True,
 )
 BACKUP = Service(
     name="backup",
@@ -73,6 +77,7 @@ BACKUP = Service(
     port=9092,
     check=None,
     remembers=True,
+    follows=False,
 )
 
 
@@ -124,12 +129,14 @@ class Agent:
             self._container.add_layer(service.name, layer, combine=True)
             if not service.remembers:
                 self._container.remove_path(service.status, recursive=True)
+        _hurry(self._container, service)
         self._container.pebble.replan_services(timeout=_CHANGE_TIMEOUT)
         return True
 
     def restart(self) -> None:
         """Let the service try again what it gave up."""
         self._container.remove_path(self._service.status, recursive=True)
+        _hurry(self._container, self._service)
         self._container.pebble.restart_services([self._service.name], timeout=_CHANGE_TIMEOUT)
 
     def execute(self, settings: bytes, command: Sequence[str], timeout: float) -> Answer:
@@ -144,6 +151,15 @@ class Agent:
     def stop(self) -> None:
         """End the service and its check. Nothing where they are not there."""
         _stop(self._container, self._service)
+
+    def finish(self, seconds: float) -> None:
+        """End the service when its work is done, as at the end of a pod; wait so long for that.
+
+        Raises:
+            pebble.TimeoutError: it is not done yet, and goes on.
+        """
+        if _disable(self._container, self._service):
+            self._container.pebble.stop_services([self._service.name], timeout=seconds)
 
     @property
     def running(self) -> bool:
@@ -208,14 +224,30 @@ def stop(container: ops.Container, *services: Service) -> None:
 
 
 def _stop(container: ops.Container, *services: Service) -> None:
-    planned = container.get_plan().services
     for service in services:
-        found = planned.get(service.name)
-        if found is None or found.startup == "disabled":
-            continue
-        layer = _layer(service, [], "", startup="disabled")
-        container.add_layer(service.name, layer, combine=True)
-        container.pebble.stop_services([service.name], timeout=_CHANGE_TIMEOUT)
+        if _disable(container, service):
+            _hurry(container, service)
+            container.pebble.stop_services([service.name], timeout=_CHANGE_TIMEOUT)
+
+
+def _disable(container: ops.Container, service: Service) -> bool:
+    """Take it out of what is to run; return whether it was there."""
+    found = container.get_plan().services.get(service.name)
+    if found is None or found.startup == "disabled":
+        return False
+    layer = _layer(service, [], "", startup="disabled")
+    container.add_layer(service.name, layer, combine=True)
+    return True
+
+
+def _hurry(container: ops.Container, service: Service) -> None:
+    """Let what is about to be stopped end at once: this is not the end of the pod.
+
+    Where the event dies before it stops the service, Pebble starts that again.
+    """
+    if service.follows:
+        with contextlib.suppress(pebble.APIError):  # it does not run
+            container.pebble.send_signal("SIGINT", [service.name])
 
 
 def _unfit(what: str, version: str) -> BlockedError:

@@ -8,8 +8,6 @@ import argparse
 import dataclasses
 import json
 import logging
-import os
-import signal
 import sys
 import threading
 from contextlib import closing
@@ -20,16 +18,19 @@ from agent.badger import BadgerError
 from agent.control_plane import ControlPlaneError
 from agent.mirror import Mirror, store_directories
 from agent.mysql import AwayError, Database, DatabaseError
+from agent.process import end_with_any_thread, stopped_by_signals
 from agent.recovery import RecoveryError, recover
-from agent.report import PORT, Report, listen, read_status
+from agent.report import PORT, Report, Server, listen, read_status
 from agent.settings import Settings, SettingsError, load
-from agent.verification import StoreReport, UncertainError, note_verified, verify
+from agent.verification import note_verified, overall, verify_all
 
 logger = logging.getLogger("agent")
 
-_STOP_SECONDS = 0.9
+# Of the 30 s that a pod has for its end the server needs 16 at most, see the charm's layers.
+_PATIENCE = 20.0
 _SWITCH_SECONDS = 0.001
 _RETRY_SECONDS = 2.0
+_VERIFIED = {"equal": 0, "different": 1, "uncertain": 2}
 _BACKUPS = ("backup", "backup-list", "backup-swap", "backup-rollback", "backup-discard")
 
 
@@ -60,10 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "command",
         choices=["mirror", "recover", "verify", "inspect", "status", *_BACKUPS],
-        help="mirror: keep MySQL up to date until SIGTERM; recover: rebuild the metadata volume; "
-        "verify: compare both sides; inspect: whose mirror MySQL holds; status: of the service; "
-        "backup: make and restore backups until SIGTERM; backup-list: those in the bucket; "
-        "backup-swap, backup-rollback, backup-discard: steps of a restore",
+        help="mirror: keep MySQL up to date until SIGTERM and the server's end; recover: rebuild "
+        "the metadata volume; verify: compare both sides; inspect: whose mirror MySQL holds; "
+        "status: of the service; backup: make and restore backups until SIGTERM; backup-list: "
+        "those in the bucket; backup-swap, backup-rollback, backup-discard: steps of a restore",
     )
     parser.add_argument("--config", type=Path, required=True, help="the configuration file")
     parser.add_argument("--root", type=Path, default=Path("/"), help="in front of the volumes")
@@ -73,13 +74,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stay", action="store_true", help="recover: answer /health afterwards until SIGTERM"
     )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=_PATIENCE,
+        help="mirror: seconds after SIGTERM for what the server writes last; SIGINT ends at once",
+    )
     return parser
 
 
 def _mirror(settings: Settings, asked: argparse.Namespace) -> int:
-    stop = _stopped_by_signals()
-    report = Report(settings.run, settings.max_lag)
-    server = listen(report, PORT if asked.port is None else asked.port)
+    stop = stopped_by_signals(asked.patience)
+    report, server = _reported(settings, asked)
     Mirror(settings, report, stop).run()
     if server:
         server.close()
@@ -87,9 +93,8 @@ def _mirror(settings: Settings, asked: argparse.Namespace) -> int:
 
 
 def _recover(settings: Settings, asked: argparse.Namespace) -> int:
-    stop = _stopped_by_signals()
-    report = Report(settings.run, settings.max_lag)
-    server = listen(report, PORT if asked.port is None else asked.port)
+    stop = stopped_by_signals().now
+    report, server = _reported(settings, asked)
     result = _try_recovery(settings, report, asked, stop)
     report.flush(now=True)
     _say(result)
@@ -98,6 +103,18 @@ def _recover(settings: Settings, asked: argparse.Namespace) -> int:
     if server:
         server.close()
     return 1 if "error" in result else 0
+
+
+def _reported(settings: Settings, asked: argparse.Namespace) -> tuple[Report, Server | None]:
+    """What a service says of itself, also when it ends by an error."""
+    report = Report(settings.run, settings.max_lag)
+
+    def crashed(text: str) -> None:
+        report.state("crashed", "internal", text)
+        report.flush(now=True)
+
+    end_with_any_thread(crashed)
+    return report, listen(report, PORT if asked.port is None else asked.port)
 
 
 def _try_recovery(
@@ -128,25 +145,18 @@ def _try_recovery(
 
 
 def _verify(settings: Settings, _: argparse.Namespace) -> int:
-    reports: list[StoreReport] = []
     try:
         with closing(Database(settings.server)) as database:
             database.connect()
-            for name, directory in sorted(store_directories(settings.stores).items()):
-                reports.append(verify(name, directory, database))
+            reports = verify_all(store_directories(settings.stores), database)
     except DatabaseError as error:
-        return _uncertain(error.kind, error)
-    except (UncertainError, BadgerError) as error:
-        return _uncertain("uncertain", error)
+        _say({"result": "uncertain", "stores": [], **_error(error.kind, error)})
+        return _VERIFIED["uncertain"]
     note_verified(settings.run, reports)
-    equal = all(report.equal for report in reports)
-    _say({"equal": equal, "stores": [report.as_json() for report in reports], "error": None})
-    return 0 if equal else 1
-
-
-def _uncertain(kind: str, error: Exception) -> int:
-    _say({"equal": False, "stores": [], **_error(kind, error)})
-    return 2
+    result = overall(reports)
+    stores = [report.as_json() for report in reports]
+    _say({"result": result, "stores": stores, "error": None})
+    return _VERIFIED[result]
 
 
 def _inspect(settings: Settings, _: argparse.Namespace) -> int:
@@ -171,7 +181,7 @@ def _backups(asked: argparse.Namespace) -> int:
     from agent.archive import commands  # noqa: PLC0415  # the mirror has no use for it
 
     _log(logging.INFO)
-    code, said = commands.run(asked, _stopped_by_signals)
+    code, said = commands.run(asked)
     if said is not None:
         _say(said)
     return code
@@ -181,22 +191,6 @@ def _log(level: int) -> None:
     logging.basicConfig(
         level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
     )
-
-
-def _stopped_by_signals() -> threading.Event:
-    """An event that SIGTERM and SIGINT set; the process is gone a moment later in any case."""
-    stop = threading.Event()
-
-    def end(*_: object) -> None:
-        stop.set()
-        # What the database is in the middle of is rolled back, and done again at the next start.
-        timer = threading.Timer(_STOP_SECONDS, os._exit, (0,))
-        timer.daemon = True
-        timer.start()
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
-    return stop
 
 
 def _error(kind: str, error: Exception) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import contextlib
 import os
 import struct
 import threading
-import time
 from collections import deque
 from pathlib import Path
 from typing import NamedTuple
@@ -29,10 +28,10 @@ class FullError(Exception):
 
 
 class Waiting(NamedTuple):
-    """A batch, and when the first of its changes was seen, by the monotonic clock."""
+    """A batch, and a time before the first of its changes, by the monotonic clock."""
 
     batch: Batch
-    seen: float
+    since: float
 
 
 class Backlog:
@@ -65,27 +64,27 @@ class Backlog:
                 with contextlib.suppress(FileNotFoundError):
                     self._path.unlink()
 
-    def put(self, batch: Batch) -> None:
-        """Keep a batch.
+    def put(self, batch: Batch, since: float) -> None:
+        """Keep a batch, of which nothing had happened yet at `since`.
 
         Raises:
             FullError: there is no more room; the batch is not kept.
         """
         with self._lock:
             if not self._spooled and self._in_memory + batch.size <= self._memory:
-                self._batches.append(Waiting(batch, time.monotonic()))
+                self._batches.append(Waiting(batch, since))
                 self._in_memory += batch.size
             else:
-                self._spool(batch)
+                self._spool(batch, since)
             self.size += batch.size
             self.transactions += batch.transactions
 
-    def lag(self) -> float:
-        """Seconds since the oldest change that waits was seen, 0.0 where none waits."""
+    def oldest(self) -> float | None:
+        """A time before the oldest change that waits; None where none waits."""
         with self._lock:
             if self._batches:
-                return time.monotonic() - self._batches[0].seen
-            return time.monotonic() - self._spooled[0][0] if self._spooled else 0.0
+                return self._batches[0].since
+            return self._spooled[0][0] if self._spooled else None
 
     def take(self, limit: int = TAKE_BYTES) -> Batch | None:
         """The oldest changes as one batch of about `limit` bytes; they stay until `drop`.
@@ -115,7 +114,7 @@ class Backlog:
                 self.transactions -= batch.transactions
             self._taken = 0
 
-    def _spool(self, batch: Batch) -> None:
+    def _spool(self, batch: Batch, since: float) -> None:
         data = _encode(batch)
         if self._write_at + len(data) > self._disk:
             raise FullError(f"{self._disk} bytes wait already")
@@ -128,16 +127,16 @@ class Backlog:
         except OSError as error:
             raise FullError(f"{self._path.name}: {error.strerror}") from error
         self._write_at += len(data)
-        self._spooled.append((time.monotonic(), len(data), batch.size))
+        self._spooled.append((since, len(data), batch.size))
 
     def _fill(self, limit: int) -> None:
         """Read the oldest batches back from the file."""
         while self._spooled and self._in_memory < limit:
             assert self._file is not None  # noqa: S101  # for the type checker
-            seen, length, size = self._spooled.popleft()
+            since, length, size = self._spooled.popleft()
             batch = _decode(os.pread(self._file, length, self._read_at), size)
             self._read_at += length
-            self._batches.append(Waiting(batch, seen))
+            self._batches.append(Waiting(batch, since))
             self._in_memory += size
         if not self._spooled and self._file is not None:
             os.ftruncate(self._file, 0)

@@ -74,10 +74,14 @@ class Entry(NamedTuple):
 
 
 class Transaction(NamedTuple):
-    """Entries that were written as one, and the offset of the first byte behind them."""
+    """Entries that were written as one, and the offset of the first byte behind them.
+
+    `moved`: Badger wrote it to move a value, with the version that the value had before.
+    """
 
     entries: tuple[Entry, ...]
     end: int
+    moved: bool = False
 
 
 class _Raw(NamedTuple):
@@ -97,12 +101,12 @@ Resolve = Callable[[_Raw], Entry]
 
 def log_paths(directory: Path) -> list[Path]:
     """The logs of a store, oldest first."""
-    found = [
-        (int(match[1]), path)
-        for path in directory.iterdir()
-        if (match := _NAME.fullmatch(path.name))
-    ]
-    return [path for _, path in sorted(found)]
+    # The agent asks this all the time, and most names are those of tables.
+    names = os.listdir(directory)  # noqa: PTH208  # a path for each takes much longer
+    found = sorted(
+        (int(name[:-4]), name) for name in names if name[-4:] == ".mem" and _NAME.fullmatch(name)
+    )
+    return [directory / name for _, name in found]
 
 
 def read_log(path: Path, offset: int = HEADER_SIZE) -> Iterator[Transaction]:
@@ -121,7 +125,7 @@ def read_log(path: Path, offset: int = HEADER_SIZE) -> Iterator[Transaction]:
             descriptor = file.fileno()
             for raws, end in _read_transactions(_reader(descriptor, path), offset, name):
                 entries = _entries(raws, name, lambda raw: _resolve(raw, path, descriptor))
-                yield Transaction(entries, end)
+                yield Transaction(entries, end, not raws[0].meta & TRANSACTION)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -138,7 +142,8 @@ def parse_log(data: bytes, offset: int = HEADER_SIZE, name: str = "log") -> Iter
         raise BadgerError(f"{name}: the value at offset {raw.start} is in the value log")
 
     for raws, end in _read_transactions(lambda at, size: data[at : at + size], offset, name):
-        yield Transaction(_entries(raws, name, resolve), end)
+        moved = not raws[0].meta & TRANSACTION
+        yield Transaction(_entries(raws, name, resolve), end, moved)
 
 
 def read_logs(directory: Path) -> Iterator[tuple[Path, Transaction]]:

@@ -2,185 +2,112 @@
 
 The server's store (`badger.py` has the format) is read by position: the number of a log, an
 offset in it, and a checksum of all that stands before. Nothing is assumed to have been seen that
-was not: where a log went before its end was known, the store's tables tell whether something was
-missed, and where they cannot, `GapError` says that both sides have to be compared in full.
+was not: where a log went before its end was known, the store's tables tell what was missed, and
+where they cannot, `GapError` says that both sides have to be compared in full.
 
 What makes that sound, checked against the real Badger in `tests/badger`:
 
 - The versions of a store's transactions are consecutive numbers, in the order of its logs.
-- Log N is complete when log N+1 exists, and is removed after its table is in the MANIFEST.
+- Log N is complete when log N+1 exists, and is removed after its table is in the MANIFEST. So a
+  MANIFEST that is read after a log was seen gone has all that was in it.
+- A table is made of a memtable, whole, at level 0. Compacting loses what was overwritten or
+  deleted, also the last version; a server that starts then uses its number again.
 - A clean stop turns the last log into a table, too; then numbers begin at 1 again.
-- Dropping all data removes every log and every table. So a table that has the last version that
-  was followed says at once that all of it was kept and that nothing was dropped.
+- Dropping all data removes every log, and then every table in one set of the MANIFEST.
 - A log can lose its end only when the kernel goes down; a killed server loses nothing.
 """
 
-import functools
-import json
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import google_crc32c
+from agent.badger import HEADER_SIZE, INTERNAL, GoneError, log_paths, read_log
+from agent.flushed import missed, newest
+from agent.manifest import MANIFEST, Manifest, Mark, read_manifest
+from agent.open_log import OpenLog, open_log
+from agent.position import UNKNOWN, Batch, Changes, GapError, Position, boot_id
+from agent.tables import max_version
 
-from agent.badger import HEADER_SIZE, GoneError, log_paths, read_log
-from agent.tables import max_version, read_manifest
-
-Changes = dict[bytes, tuple[int, "bytes | None"]]
-"""Key to version and value; None deletes."""
+__all__ = ["BATCH_BYTES", "Batch", "Changes", "GapError", "Journal", "Position"]
 
 BATCH_BYTES = 4 * 2**20
-_INTERNAL = b"!badger!"
-_UNKNOWN = -1
 _TRIES = 5
+_TOO_FAST = "the tables change faster than they can be looked at"
 
-
-class GapError(Exception):
-    """Something may have been missed: compare both sides in full."""
-
-
-@dataclass(frozen=True)
-class Position:
-    """How far a store was followed.
-
-    Attributes:
-        log: number of the log, 0 where there was none.
-        offset: of the first byte that was not read.
-        checksum: crc32c of all bytes of the log before it; -1 where it is not known.
-        version: of the last transaction.
-        boot: the run of the kernel that the log was read on.
-    """
-
-    log: int = 0
-    offset: int = HEADER_SIZE
-    checksum: int = _UNKNOWN
-    version: int = 0
-    boot: str = ""
-
-    def to_text(self) -> str:
-        """As it is kept in the database."""
-        return json.dumps([1, self.log, self.offset, self.checksum, self.version, self.boot])
-
-    @classmethod
-    def from_text(cls, text: str) -> "Position | None":
-        """Read it back; None where it is of another kind."""
-        try:
-            kind, *numbers, boot = json.loads(text)
-        except (ValueError, TypeError):
-            return None
-        fits = kind == 1 and len(numbers) == 4 and all(isinstance(each, int) for each in numbers)  # noqa: PLR2004  # the fields
-        return cls(*numbers, boot=str(boot)) if fits else None
-
-
-class Batch(NamedTuple):
-    """Whole transactions, the newest value of each key, and the position behind them.
-
-    `size` counts the bytes they have in the log.
-    """
-
-    changes: Changes
-    transactions: int
-    size: int
-    position: Position
-
-
-@functools.cache
-def boot_id() -> str:
-    """Which run of the kernel this is."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-
-
-class _Log:
-    """A log that is held open, so that its inode tells it from one that took its name."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.number = int(path.stem)
-        self.offset = HEADER_SIZE
-        self.file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.checksum = self._checksum_of(0, HEADER_SIZE, 0)
-
-    def close(self) -> None:
-        os.close(self.file)
-
-    def replaced(self) -> bool:
-        """Whether another file has its name."""
-        try:
-            return self.path.stat().st_ino != os.fstat(self.file).st_ino
-        except FileNotFoundError:
-            return False
-
-    def gone(self) -> bool:
-        """Whether it was removed, or truncated because it is about to be."""
-        try:
-            stat = self.path.stat()
-        except FileNotFoundError:
-            return True
-        return stat.st_size < self.offset or stat.st_ino != os.fstat(self.file).st_ino
-
-    def seek(self, offset: int, checksum: int) -> bool:
-        """Go to an offset if what stands before it has this checksum."""
-        if self._checksum_of(0, offset, 0) != checksum:
-            return False
-        self.offset, self.checksum = offset, checksum
-        return True
-
-    def advance(self, end: int) -> None:
-        """What stands before `end` was read."""
-        if self.checksum != _UNKNOWN:
-            self.checksum = self._checksum_of(self.offset, end - self.offset, self.checksum)
-        self.offset = end
-
-    def _checksum_of(self, offset: int, size: int, checksum: int) -> int:
-        while size > 0:
-            data = os.pread(self.file, min(size, 2**20), offset)
-            if not data:
-                return _UNKNOWN
-            checksum = int(google_crc32c.extend(checksum, data))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  # it has no types
-            offset, size = offset + len(data), size - len(data)
-        return checksum
+_Stamp = tuple[int, int, int, int]
+"""Tells a MANIFEST from one that was changed or replaced, without reading it."""
 
 
 class Journal:
-    """The changes of one store, in order, each once; not for several threads at once."""
+    """The changes of one store, in order, each once; not for several threads at once.
+
+    Attributes:
+        at_rest: no log was there, and what was followed is all that the tables have, by a
+            MANIFEST that was read afterwards.
+    """
 
     def __init__(self, directory: Path):
         self.directory = directory
-        self._log: _Log | None = None
+        self.at_rest = False
+        self._log: OpenLog | None = None
         self._version = 0
+        # The highest version that was seen in a table, and the MANIFEST that said so.
+        self._flushed = 0
+        self._tables = Mark()
+        # Of that MANIFEST; None where it has to be looked at in any case.
+        self._stamp: _Stamp | None = None
+        # Whether the logs may have again what the tables have.
+        self._again = False
         # Whether the next transaction has to follow directly on the one before.
         self._consecutive = False
 
     @property
     def position(self) -> Position:
         """How far it was followed."""
-        if self._log is None:
-            return Position(version=self._version, boot=boot_id())
         log = self._log
-        return Position(log.number, log.offset, log.checksum, self._version, boot_id())
+        where = (log.number, log.offset, log.checksum) if log else (0, HEADER_SIZE, UNKNOWN)
+        return Position(*where, self._version, self._flushed, self._tables, boot_id())
 
     def close(self) -> None:
         """Let go of the files."""
         if self._log:
             self._log.close()
-        self._log = None
+        self._log, self._stamp, self.at_rest = None, None, False
 
     def begin(self) -> None:
-        """Start at the first byte of the oldest log that is there."""
-        self.close()
-        self._version, self._consecutive = 0, False
+        """Start behind what the tables have now: `poll` gives what the logs have beyond it.
+
+        Raises:
+            GapError: the tables change too fast to tell.
+            BadgerError: the store is not what this program understands.
+        """
+        for _ in range(_TRIES):
+            self.close()
+            stamp = self._stamp_now()
+            manifest = read_manifest(self.directory)
+            try:
+                version = max_version(self.directory, manifest)
+            except GoneError:
+                continue
+            self._version, self._flushed, self._tables = version, version, manifest.mark
+            if self._open_oldest(stamp):
+                # The last transactions in the tables may have been deletions that are compacted
+                # away: the next one may have any higher number while the server runs.
+                self._again, self._consecutive = True, self.at_rest
+                return
+        raise GapError(_TOO_FAST)
 
     def resume(self, position: Position) -> None:
         """Go on behind a position.
 
         Raises:
-            GapError: what happened since cannot be told from the store.
+            GapError: what happened since cannot be told from the store; `poll` may find that, too.
         """
         self.close()
-        self._version, self._consecutive = position.version, True
-        log = _open(self.directory / f"{position.log:05}.mem") if position.log else None
+        self._version, self._flushed = position.version, position.flushed
+        self._tables = position.tables
+        self._again, self._consecutive = False, True
+        if not position.log:
+            return
+        log = open_log(self.directory / f"{position.log:05}.mem")
         if log and log.seek(position.offset, position.checksum):
             self._log = log
             return
@@ -190,18 +117,6 @@ class Journal:
             # The log may have lost what only the memory of another kernel had, and its versions
             # may have been used again: the tables prove nothing.
             raise GapError("the log that was followed went with another run of the node")
-        self._bridge()
-
-    def settle(self) -> Position:
-        """The position when the logs were read to their end and had nothing.
-
-        Raises:
-            GapError: the tables change too fast to tell.
-        """
-        if self._version == 0:
-            self._version = self._newest_table()
-            self._consecutive = True
-        return self.position
 
     def poll(self, limit: int = BATCH_BYTES) -> Batch | None:
         """The next whole transactions, of about `limit` bytes at most; None where there are none.
@@ -211,97 +126,179 @@ class Journal:
             BadgerError: the store is not what this program understands.
         """
         while True:
-            if self._log is None and not self._open_oldest():
+            if self._log is None and (batch := self._enter()):
+                return batch
+            if (log := self._log) is None:
                 return None
-            assert self._log is not None  # noqa: S101  # for the type checker
-            log = self._log
-            successor = self.directory / f"{log.number + 1:05}.mem"
-            complete = successor.exists()
-            batch = self._read(log, limit)
-            if batch:
+            if batch := self._read(log, limit):
                 return batch
             if log.gone():
-                self._bridge()
-            elif complete and (following := _open(successor)):
-                log.close()
-                self._log, self._consecutive = following, self._version > 0
-            else:
+                self.close()
+                continue
+            following = self._log_after(log)
+            if following is None:
                 return None
+            # The log is complete: what comes now is all of it.
+            if batch := self._read(log, limit):
+                following.close()
+                return batch
+            log.close()
+            self._log = following
 
-    def _open_oldest(self) -> bool:
-        for path in log_paths(self.directory):
-            self._log = _open(path)
-            if self._log:
-                return True
-        return False
+    def _enter(self) -> Batch | None:
+        """No log is held: take what the tables have beyond the last one, then hold the next.
 
-    def _read(self, log: _Log, limit: int) -> Batch | None:
+        Where there is none it is at rest.
+
+        Raises:
+            GapError: something may have been missed.
+        """
+        for _ in range(_TRIES):
+            stamp = self._stamp_now()
+            if stamp != self._stamp:
+                try:
+                    batch = self._bridge()
+                except GoneError:
+                    continue
+                self._stamp = stamp
+                if batch:
+                    return batch
+            if self._open_oldest(stamp):
+                return None
+        raise GapError(_TOO_FAST)
+
+    def _open_oldest(self, stamp: _Stamp) -> bool:
+        """Hold the oldest log, or be at rest; return whether the MANIFEST is what it was before.
+
+        So what was not in its tables is in this log or in later ones.
+        """
+        logs = map(open_log, log_paths(self.directory))
+        self._log = next(filter(None, logs), None)
+        if self._stamp_now() != stamp:
+            self.close()
+            return False
+        self._stamp, self.at_rest = stamp, self._log is None
+        return True
+
+    def _log_after(self, log: OpenLog) -> OpenLog | None:
+        paths = (each for each in log_paths(self.directory) if int(each.stem) > log.number)
+        return next(filter(None, map(open_log, paths)), None)
+
+    def _read(self, log: OpenLog, limit: int) -> Batch | None:
+        try:
+            found = self._transactions(log, limit)
+        except GapError:
+            if log.replaced():
+                return None
+            raise
+        # Whatever was dropped before that was written is seen now.
+        self._look(log)
+        return found
+
+    def _transactions(self, log: OpenLog, limit: int) -> Batch | None:
         changes: Changes = {}
         count, end, version = 0, log.offset, self._version
         try:
-            for transaction in read_log(log.path, log.offset):
-                entries = transaction.entries
-                if len(entries) == 1 and entries[0].version <= version:
-                    # The value log was cleaned up: a value that is known moved into this log.
-                    entries = ()
-                else:
-                    version = self._following(version, entries[0].version)
-                for entry in entries:
-                    if not entry.key.startswith(_INTERNAL):
-                        changes[entry.key] = (
-                            entry.version,
-                            None if entry.deleted else entry.value,
-                        )
-                end = transaction.end
-                count += 1
+            for entries, following, moved in read_log(log.path, log.offset):
+                end = following
+                if entries[0].version > version or not (moved or self._again):
+                    version = self._next(version, entries[0].version, moved=moved)
+                    count += 1
+                    for entry in entries:
+                        if not entry.key.startswith(INTERNAL):
+                            value = None if entry.deleted else entry.value
+                            changes[entry.key] = (entry.version, value)
                 if end - log.offset >= limit:
                     break
         except GoneError:
             # What was read before is whole; whether all was read is found out next.
             pass
-        if not count or log.replaced():
+        if end == log.offset or log.replaced():
             return None
         size = end - log.offset
         log.advance(end)
         self._version = version
         return Batch(changes, count, size, self.position)
 
-    def _following(self, before: int, version: int) -> int:
+    def _next(self, before: int, version: int, *, moved: bool) -> int:
         """Return `version` if it may come after `before`."""
-        if version <= before or (self._consecutive and version != before + 1):
+        if moved or version <= before or (self._consecutive and version != before + 1):
             raise GapError(f"version {version} comes after {before}")
-        self._consecutive = False
+        self._again, self._consecutive = False, True
         return version
 
-    def _bridge(self) -> None:
-        """The log went before its end was seen: go on where the tables say that nothing is missed.
+    def _look(self, log: OpenLog) -> None:
+        """See what became of the tables while a log is followed.
 
         Raises:
-            GapError: they do not.
+            GapError: something was missed.
         """
-        self.close()
-        kept = self._newest_table()
-        if kept != self._version:
+        stamp = self._stamp_now()
+        if stamp == self._stamp:
+            return
+        manifest = self._since()
+        tops = newest(self.directory, manifest.flushed)
+        if tops is None:
+            # It was compacted already.
+            try:
+                tops = [max_version(self.directory, manifest)]
+            except GoneError:
+                return
+        flushed = max([self._flushed, *tops])
+        # What is not read yet may be wanted from these tables, should the log go first.
+        if flushed <= self._version and not log.gone():
+            self._flushed, self._tables, self._stamp = flushed, manifest.mark, stamp
+
+    def _bridge(self) -> Batch | None:
+        """The logs went: what the tables have beyond what was followed, None where that is all.
+
+        Raises:
+            GapError: that cannot be told.
+            GoneError: the tables have changed.
+        """
+        manifest = self._since()
+        kept = max_version(self.directory, manifest)
+        found = None
+        if kept > self._version:
+            found = missed(self.directory, manifest.flushed, self._flushed, self._version)
+        if (found.version if found else self._kept(manifest)) != kept:
             raise GapError(f"followed up to version {self._version}, the tables have {kept}")
-        self._consecutive = True
+        count = kept - self._version
+        self._version = self._flushed = kept
+        self._tables = manifest.mark
+        self._again = self._consecutive = True
+        return Batch(found.changes, count, found.size, self.position) if found else None
 
-    def _newest_table(self) -> int:
-        """The last version that is in the tables, 0 where there are none."""
-        return _retried(lambda: max_version(self.directory, read_manifest(self.directory)))
+    def _kept(self, manifest: Manifest) -> int:
+        """The version that the tables have to have where all of it was followed; -1 for none.
 
+        A version that was in a table and is not any more may have been used again, for something
+        else: then a table was made although nothing had been left to be put into one.
+        """
+        tops = newest(self.directory, manifest.flushed)
+        if self._flushed == self._version:
+            return self._version if tops == [] else -1
+        if tops is None:
+            # Compacted already; where it was one, it was that of the log that was followed.
+            return self._version if len(manifest.flushed) == 1 else -1
+        return tops[-1] if tops else -1
 
-def _open(path: Path) -> _Log | None:
-    try:
-        return _Log(path)
-    except FileNotFoundError:
-        return None
+    def _since(self) -> Manifest:
+        """The MANIFEST, and what happened since it was looked at.
 
+        Raises:
+            GapError: that cannot be told, or all was dropped.
+        """
+        manifest = read_manifest(self.directory, self._tables)
+        if not manifest.continues:
+            raise GapError("the MANIFEST is another one")
+        if manifest.dropped:
+            raise GapError("all data was dropped")
+        return manifest
 
-def _retried(look: Callable[[], int]) -> int:
-    """Tables are compacted away while they are looked at; that ends."""
-    for _ in range(_TRIES):
+    def _stamp_now(self) -> _Stamp:
         try:
-            return look()
-        except GoneError:
-            continue
-    raise GapError("the tables change faster than they can be looked at")
+            stat = (self.directory / MANIFEST).stat()
+        except FileNotFoundError:
+            return (0, 0, 0, 0)
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -22,22 +22,33 @@ _CREATE, _REMOVE = 0, 1
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 
 
+class Mark(NamedTuple):
+    """How far a MANIFEST was read: the bytes that were understood, and their crc32c.
+
+    A set of changes that is not whole yet comes behind them. `inode` is 0 where it is not known.
+    """
+
+    size: int = 0
+    checksum: int = 0
+    inode: int = 0
+
+
 class Manifest(NamedTuple):
-    """What the MANIFEST says.
+    """What the MANIFEST says, and what happened since it was read up to another mark.
 
     Attributes:
         live: table id -> level.
-        highest: the highest id of a table that was ever live, as far as this file goes; 0 if none.
-        drops: how many sets of changes only removed tables and left none.
-        size: the bytes that were understood; a set that is not whole yet comes behind them.
-        inode: tells this file from one that took its place.
+        mark: how far it was read.
+        continues: whether this is still the file of the other mark, and that has not changed.
+        flushed: the tables that were made of memtables since, oldest first.
+        dropped: whether all tables were removed at once since, and none was made of them.
     """
 
     live: dict[int, int]
-    highest: int
-    drops: int
-    size: int
-    inode: int
+    mark: Mark
+    continues: bool
+    flushed: tuple[int, ...]
+    dropped: bool
 
 
 class _Change(NamedTuple):
@@ -48,12 +59,15 @@ class _Change(NamedTuple):
     compressed: int
 
 
+NOTHING = Mark()
+
+
 def table_path(directory: Path, table: int) -> Path:
     """Where a table is."""
     return directory / f"{table:06}.sst"
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: Path, since: Mark = NOTHING) -> Manifest:
     """Read which tables are live; a store without the file has none.
 
     Raises:
@@ -66,26 +80,35 @@ def read_manifest(directory: Path) -> Manifest:
             inode = os.fstat(file.fileno()).st_ino
             data = file.readall()
     except FileNotFoundError:
-        return Manifest({}, 0, 0, 0, 0)
+        return Manifest({}, NOTHING, since == NOTHING, (), dropped=False)
     except OSError as error:
         raise BadgerError(f"{path}: {error.strerror}") from error
     if data[: len(MANIFEST_HEADER)] != MANIFEST_HEADER:
         raise BadgerError(f"{path}: at offset 0 is no version 8 of Badger's")
     live: dict[int, _Change] = {}
-    highest = drops = 0
+    flushed: list[int] = []
+    dropped = False
     size = len(MANIFEST_HEADER)
     for changes, end in _change_sets(data, path):
-        highest = max([highest, *(each.table for each in changes if each.operation == _CREATE)])
         _apply(changes, live, f"{path}: the changes at offset {size} do not fit")
-        if changes and not live and all(each.operation == _REMOVE for each in changes):
-            drops += 1
+        if size >= since.size:
+            removals = sum(each.operation == _REMOVE for each in changes)
+            dropped = dropped or (not live and 0 < removals == len(changes))
+            if not removals:
+                flushed += [each.table for each in changes if each.level == 0]
         size = end
     for change in live.values():
         if change.encrypted or change.compressed:
             how = "encrypted" if change.encrypted else "compressed"
             raise BadgerError(f"{table_path(directory, change.table)}: {how}, {path} says")
     levels = {table: change.level for table, change in live.items()}
-    return Manifest(levels, highest, drops, size, inode)
+    mark = Mark(size, crc32c(data[:size]), inode)
+    continues = (
+        since.inode in {0, inode}
+        and since.size <= size
+        and crc32c(data[: since.size]) == since.checksum
+    )
+    return Manifest(levels, mark, continues, tuple(flushed), dropped)
 
 
 def _change_sets(data: bytes, path: Path) -> Iterator[tuple[list[_Change], int]]:

@@ -3,9 +3,13 @@
 Two threads. The reader follows the logs of all stores and never waits for the database, because
 the server removes a log soon after it is full. The writer has the only connection that writes;
 it takes turns between the stores, so that a long scan of one does not hold up the others.
+
+When the pod ends the server ends beside it, and writes to the last. So the mirror goes on until
+nobody has the stores and the control plane open any more and everything is in MySQL.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +26,8 @@ from agent.mysql import (
     ForeignError,
     SupersededError,
 )
+from agent.presence import present
+from agent.process import Stop
 from agent.report import Progress, Report
 from agent.scan import scan
 from agent.settings import Settings
@@ -31,6 +37,8 @@ from agent.verification import last_verified
 logger = logging.getLogger("agent.mirror")
 
 _BUSY_WAIT = 0.02
+# A server that ends removes a log some milliseconds after its last transaction.
+_ENDING_WAIT = 0.004
 _IDLE_WAIT = 0.25
 _SLOWER = 1.3
 _LOOK_EVERY = 1.0
@@ -42,17 +50,20 @@ _PURGE_ROWS = 5000
 
 
 class Mirror:
-    """Mirrors all stores of the metadata volume until `stop` is set."""
+    """Mirrors all stores of the metadata volume until `stop` says so."""
 
-    def __init__(self, settings: Settings, report: Report, stop: threading.Event):
+    def __init__(self, settings: Settings, report: Report, stop: Stop):
         self._settings = settings
         self._report = report
         self._stop = stop
+        self._over = stop.now
         self._wake = threading.Event()
         self._stores: dict[str, StoreMirror] = {}
         self._scans: dict[str, tuple[Iterator[None], Progress]] = {}
         self._looked_at = self._pinged_at = 0.0
         self._garbage = True
+        self._complete = False
+        self._uncopied = True
         self._copied: float | None = None
         self._verified_at = time.time()
         identity = settings.identity
@@ -65,7 +76,7 @@ class Mirror:
         reader = threading.Thread(target=self._read, name="reader", daemon=True)
         reader.start()
         away = 0
-        while not self._stop.is_set():
+        while not self._over.is_set():
             try:
                 with closing(Database(self._settings.server)) as database:
                     self._attach(database)
@@ -75,14 +86,25 @@ class Mirror:
                 self._failed("away", error)
                 self._wait(_AWAY_WAITS[min(away, len(_AWAY_WAITS) - 1)])
                 away += 1
-            except SupersededError as error:
-                # Another agent has the mirror now: nothing may be written ever again.
-                self._failed("blocked", error)
-                while not self._stop.is_set():
-                    self._wait(_REFUSED_WAIT)
             except DatabaseError as error:
                 self._failed("blocked", error)
-                self._wait(_REFUSED_WAIT)
+                # Another agent has the mirror now: nothing may be written ever again.
+                superseded = isinstance(error, SupersededError)
+                self._wait(math.inf if superseded else _REFUSED_WAIT)
+                if self._stop.ending.is_set():
+                    # What needs a person is not mended in the seconds that are left.
+                    break
+        self._end(reader)
+
+    def _end(self, reader: threading.Thread) -> None:
+        if not self._complete and not self._stop.ordered:
+            left = sum(each.backlog.transactions for each in self._stores.values())
+            logger.warning(
+                "ended before it was seen that all is in MySQL: %s transactions wait; the next "
+                "start goes on where this one was",
+                left,
+            )
+        self._over.set()
         reader.join()
         for store in self._stores.values():
             store.close()
@@ -93,7 +115,10 @@ class Mirror:
     def _read(self) -> None:
         """The reader's thread."""
         wait = _IDLE_WAIT
-        while not self._stop.wait(wait):
+        ending = self._stop.ending
+        while not self._over.is_set():
+            # The end of the pod wakes it.
+            time.sleep(_ENDING_WAIT) if ending.is_set() else ending.wait(wait)
             busy = False
             for store in list(self._stores.values()):
                 busy = store.read() or busy
@@ -102,11 +127,14 @@ class Mirror:
             wait = _BUSY_WAIT if busy else min(wait * _SLOWER, _IDLE_WAIT)
 
     def _wait(self, seconds: float) -> None:
-        """Wait, but keep the report fresh."""
+        """Wait, but keep the report fresh; the end of the pod shortens it."""
         end = time.monotonic() + seconds
-        while not self._stop.is_set() and (left := end - time.monotonic()) > 0:
+        while not self._over.is_set() and (left := end - time.monotonic()) > 0:
             self._tell()
-            self._stop.wait(min(left, 1.0))
+            if self._stop.ending.is_set():
+                self._over.wait(min(left, _AWAY_WAITS[0]))
+                return
+            self._stop.ending.wait(min(left, 1.0))
 
     def _failed(self, state: str, error: DatabaseError) -> None:
         logger.warning("%s: %s", error.kind, error)
@@ -136,7 +164,7 @@ class Mirror:
         self._garbage = True
 
     def _serve(self, database: Database) -> None:
-        while not self._stop.is_set():
+        while not self._over.is_set():
             self._wake.clear()
             now = time.monotonic()
             if now - self._looked_at >= _LOOK_EVERY:
@@ -149,8 +177,31 @@ class Mirror:
                 busy = self._garbage = database.purge(_PURGE_ROWS)
             self._summarize()
             self._tell()
-            if not busy:
+            if busy:
+                continue
+            if not self._stop.ending.is_set():
                 self._wake.wait(_IDLE_WAIT)
+            elif self._finish(database):
+                return
+            else:
+                self._wake.wait(_BUSY_WAIT)
+
+    def _finish(self, database: Database) -> bool:
+        """Whether no server is there any more and all that it wrote is in MySQL."""
+        self._control_plane.close()
+        if present(store_directories(self._settings.stores).values(), self._settings.database):
+            return False
+        # Nobody writes any more: what is not found now will never be there.
+        self._look(database)
+        stores = [each for each in self._stores.values() if each.state != "gone"]
+        if any(each.read() or each.backlog.transactions for each in stores):
+            return False
+        if any(each.state != "mirroring" or each.gap for each in stores) or self._uncopied:
+            return False
+        logger.info("the server has ended, and all that it wrote is in MySQL")
+        self._complete = True
+        self._over.set()
+        return True
 
     def _look(self, database: Database) -> None:
         """What is not seen in the logs: stores that came and went, the control plane."""
@@ -174,10 +225,15 @@ class Mirror:
                 store.state = "scanning"
                 store.doubt("its directory is back")
         self._repair()
+        self._copy_control_plane(database)
+
+    def _copy_control_plane(self, database: Database) -> None:
+        self._uncopied = True
         try:
             if self._control_plane.changed() and self._control_plane.copy(database):
                 self._report.counters["control_plane_copies_total"] += 1
                 self._copied = time.time()
+            self._uncopied = False
         except ControlPlaneError as error:
             self._report.errors["control-plane"] += 1
             logger.warning("%s", error)
@@ -273,8 +329,8 @@ class Mirror:
         stores = list(self._stores.values())
         counted = [each for each in stores if each.state != "gone"]
         running = [progress for _, progress in self._scans.values()]
+        self._report.equal(min((each.equal_at for each in counted), default=time.monotonic()))
         self._report.set(
-            lag=round(max((each.lag for each in counted), default=0.0), 3),
             behind_bytes=sum(each.backlog.size for each in stores),
             behind_transactions=sum(each.backlog.transactions for each in stores),
             progress=running[0].as_json() if running else None,

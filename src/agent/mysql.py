@@ -402,25 +402,25 @@ class Database:
 
     @contextlib.contextmanager
     def snapshot(
-        self, name: str
+        self, name: str, keys: Sequence[bytes] | None = None
     ) -> Generator[tuple[str, Iterator[tuple[bytes, int, bytes]]], None, None]:
         """The position of a store and its rows (see `rows`), both at one moment.
 
-        The position is "" and there are no rows where it is not in MySQL.
+        With `keys` only those that these keys have. The position is "" and there are no rows where
+        it is not in MySQL.
         """
         with self._reader() as session:
             copy, position = mysql_reading.store(session, name)
-            yield position, mysql_reading.rows(session, copy, b"") if copy else iter(())
+            if not copy:
+                yield position, iter(())
+            elif keys is None:
+                yield position, mysql_reading.rows(session, copy, b"")
+            else:
+                yield position, mysql_reading.rows_of(session, copy, keys)
 
     def position(self, name: str) -> str:
         """The position of a store now; "" where it is not in MySQL."""
         return self._transact(lambda session: mysql_reading.store(session, name)[1])
-
-    def versions(self, name: str, keys: Sequence[bytes]) -> dict[bytes, int]:
-        """The versions of those of some keys of a store that are in MySQL now."""
-        with self._reader() as session:
-            copy, _ = mysql_reading.store(session, name)
-            return mysql_reading.versions(session, copy, keys)
 
     @contextlib.contextmanager
     def _reader(self) -> Generator[Session, None, None]:

@@ -14,7 +14,7 @@ _LARGEST_PAGE = 5000
 _LARGEST_PACKED = 2 * 2**20
 _SUMMARY_PAGE = 50_000
 _PARTS_AT_ONCE = 64
-_KEYS_AT_ONCE = 500
+_KEYS_AT_ONCE = 50
 
 
 def rows(session: Session, copy: int, after: bytes) -> Iterator[sql.Row]:
@@ -65,18 +65,15 @@ def store(session: Session, name: str) -> tuple[int, str]:
     return found[0] if found else (0, "")  # pyright: ignore[reportReturnType]  # the columns' types
 
 
-def versions(session: Session, copy: int, keys: Sequence[bytes]) -> dict[bytes, int]:
-    """The versions of those of some keys that are there."""
-    found: dict[bytes, int] = {}
+def rows_of(session: Session, copy: int, keys: Sequence[bytes]) -> Iterator[sql.Row]:
+    """The rows of some keys, those that are there; in no order."""
     for start in range(0, len(keys), _KEYS_AT_ONCE):
         some = ", ".join(sql.binary(key) for key in keys[start : start + _KEYS_AT_ONCE])
-        found.update(
-            session.select(  # pyright: ignore[reportArgumentType]  # the columns' types
-                "SELECT name, version FROM dittofs_entries"
-                f" WHERE copy = {copy} AND name IN ({some}) AND value IS NOT NULL"
-            )
-        )
-    return found
+        for key, version, size, value in session.select(
+            "SELECT name, version, size, value FROM dittofs_entries"
+            f" WHERE copy = {copy} AND name IN ({some}) AND value IS NOT NULL"
+        ):
+            yield key, version, value if len(value) == size else _value(session, copy, key)
 
 
 def summary(session: Session, copy: int) -> tuple[int, int]:

@@ -53,6 +53,7 @@ class Report:
         self._max_lag = max_lag
         self._lock = threading.RLock()
         self._written_at = 0.0
+        self._equal_at = time.monotonic()
         self._due = True
         self.counters: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
@@ -61,7 +62,6 @@ class Report:
             "kind": "",
             "message": "",
             "since": time.time(),
-            "lag": 0.0,
             "behind-bytes": 0,
             "behind-transactions": 0,
             "mysql": {},
@@ -87,6 +87,18 @@ class Report:
             self._status |= {name.replace("_", "-"): value for name, value in fields.items()}
             self._due = self._due or self._news() != before
 
+    def equal(self, at: float) -> None:
+        """MySQL was equal to all stores at this time of the monotonic clock, as far as is known.
+
+        Who does not say it any more, because a thread hangs, falls behind by that.
+        """
+        self._equal_at = at
+
+    @property
+    def lag(self) -> float:
+        """Seconds since MySQL was seen to be equal to all stores."""
+        return round(max(time.monotonic() - self._equal_at, 0.0), 3)
+
     def flush(self, *, now: bool = False) -> None:
         """Write status.json where it is due."""
         with self._lock:
@@ -95,7 +107,8 @@ class Report:
                 return
             self._due = False
             self._written_at = time.monotonic()
-            text = json.dumps(self._status | {"updated": time.time()}, sort_keys=True)
+            present = self._status | {"lag": self.lag, "updated": time.time()}
+            text = json.dumps(present, sort_keys=True)
             target = self._directory / STATUS
             temporary = target.with_suffix(".new")
             # A full disk of the pod is no reason to stop mirroring.
@@ -113,8 +126,9 @@ class Report:
         """Whether all is well, and what is to be said of it."""
         with self._lock:
             status = self._status
-            if status["state"] == "mirroring" and status["lag"] > self._max_lag:
-                return False, f"{status['lag']:.0f} s behind"
+            lag = self.lag
+            if status["state"] == "mirroring" and lag > self._max_lag:
+                return False, f"{lag:.0f} s behind"
             well = status["state"] in {"mirroring", "recovered"}
             return well, status["message"] or str(status["state"])
 
@@ -125,7 +139,7 @@ class Report:
             counters, errors = dict(self.counters), dict(self.errors)
         verified: dict[str, float] = status["verified"] or {}
         gauges: Mapping[str, tuple[str, float]] = {
-            "lag_seconds": ("Age of the oldest change that is not in MySQL.", status["lag"]),
+            "lag_seconds": ("Since MySQL was seen to be equal to the stores.", self.lag),
             "behind_bytes": ("Log bytes that wait for MySQL.", status["behind-bytes"]),
             "behind_transactions": (
                 "Transactions that wait for MySQL.",

@@ -1,8 +1,8 @@
 """Make the database equal to a store while the server writes it.
 
-The logs are followed from their first byte first, then the tables are read. So whatever is
-flushed, compacted or removed meanwhile was either in the tables already or is among the changes
-that were followed, and replaying a change is harmless.
+First it is seen what the tables have, and the logs are followed from there; then the tables are
+read. So whatever is flushed, compacted or removed meanwhile was either in the tables already or is
+among the changes that were followed, and replaying a change is harmless.
 
 A store that is in the database already is compared, and what differs is written in one transaction
 with the position: the database goes from one state of the store to a later one. Where too much
@@ -38,10 +38,8 @@ def scan(store: StoreMirror, database: Database, progress: Progress) -> Iterator
         DatabaseError: the database failed; it is as it was.
     """
     known = store.row is not None and store.row.copy and store.row.position
-    store.begin()
     if not (known and (yield from _mend(store, database, progress))):
         progress.rows = progress.bytes = 0
-        store.begin()
         yield from _copy(store, database, progress)
     if store.row and progress.rows < _COUNTED_ROWS:
         # What is only in the logs is not among the rows that went by.
@@ -54,6 +52,7 @@ def _mend(
     """Return whether it was possible."""
     row = store.row
     assert row is not None  # noqa: S101  # for the type checker
+    begin = store.begin()
     yield from store.read_all()
     overlay = _take_all(store)
     changes: Changes = {}
@@ -72,14 +71,16 @@ def _mend(
     newer = _take_all(store)
     if newer:
         changes.update(newer.changes)
+    # Not how far it was read by now: what came since may not have been compared.
     last = newer or overlay
-    position = (last.position if last else store.settle()).to_text()
+    position = (last.position if last else begin).to_text()
     database.apply(row, changes, position)
     store.finish(replace(row, position=position))
     return True
 
 
 def _copy(store: StoreMirror, database: Database, progress: Progress) -> Iterator[None]:
+    begin = store.begin()
     copy = database.begin_copy(store.name)
     last: Batch | None = None
     # While the database takes a chunk, a thread reads the next one.
@@ -99,7 +100,7 @@ def _copy(store: StoreMirror, database: Database, progress: Progress) -> Iterato
     while batch := _follow(store, database, copy):
         last = batch
         yield
-    position = last.position if last else store.settle()
+    position = last.position if last else begin
     store.finish(database.finish_copy(store.name, copy, position.to_text()))
 
 

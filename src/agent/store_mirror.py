@@ -1,5 +1,6 @@
 """One store on its way into the database: its journal, its backlog, and where both are."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from agent.backlog import Backlog, FullError
 from agent.badger import BadgerError
-from agent.journal import Batch, GapError, Journal, Position
+from agent.journal import BATCH_BYTES, Batch, GapError, Journal, Position
 from agent.mysql import Database, StoreRow
 
 
@@ -34,6 +35,8 @@ class StoreMirror:
         self._lock = threading.Lock()
         self._following = False
         self._gap = ""
+        # When `read` began that came to the end of the logs last.
+        self._looked_at = -math.inf
         self._equal_at = time.monotonic()
         self._in_flight = ""
 
@@ -43,17 +46,39 @@ class StoreMirror:
         return self._gap
 
     @property
-    def lag(self) -> float:
-        """Seconds since the oldest change that is not in the database was seen."""
+    def equal_at(self) -> float:
+        """A time when the database was known to be equal to the store, by the monotonic clock.
+
+        It stands still while that is not known: while a change waits, and while nobody looks.
+        """
         if self.state == "mirroring" and not self._gap:
-            return self.backlog.lag()
-        return time.monotonic() - self._equal_at
+            # In this order: what is put meanwhile happened after the look.
+            looked = self._looked_at
+            oldest = self.backlog.oldest()
+            equal = looked if oldest is None else min(oldest, looked)
+            self._equal_at = max(self._equal_at, equal)
+        return self._equal_at
+
+    @property
+    def lag(self) -> float:
+        """Seconds since `equal_at`."""
+        return time.monotonic() - self.equal_at
 
     @property
     def position(self) -> Position:
         """How far its logs were read."""
         with self._lock:
             return self._journal.position
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether all that the server wrote was read, by the last `read`.
+
+        Then no log was there, and the tables have nothing beyond what is in the backlog or in the
+        database. A server that starts may write more at any time.
+        """
+        with self._lock:
+            return self._following and self._journal.at_rest
 
     def read(self) -> bool:
         """Take what is new in the logs into the backlog; return whether there was something.
@@ -63,13 +88,17 @@ class StoreMirror:
         with self._lock:
             if not self._following:
                 return False
+            began = time.monotonic()
             try:
                 batch = self._journal.poll()
                 if batch:
-                    self.backlog.put(batch)
+                    self.backlog.put(batch, max(self._looked_at, self._equal_at))
             except (GapError, FullError, BadgerError, OSError) as error:
                 self._following, self._gap = False, str(error)
                 return False
+            if batch is None or batch.size < BATCH_BYTES:
+                # All that was there when it began.
+                self._looked_at = began
             return batch is not None
 
     def read_all(self) -> Iterator[None]:
@@ -92,6 +121,7 @@ class StoreMirror:
         self.row = row
         with self._lock:
             self.backlog.clear()
+            self._looked_at = -math.inf
             self._following, self._gap, self.state = False, "", "scanning"
             if position is None:
                 self._gap = "it is not in the database yet"
@@ -109,27 +139,24 @@ class StoreMirror:
         with self._lock:
             self._following, self._gap = False, reason
 
-    def begin(self) -> None:
-        """Follow from the first byte of every log."""
+    def begin(self) -> Position:
+        """Follow what is not in the tables now; the position where all of that is.
+
+        Raises:
+            GapError, BadgerError: it cannot be told.
+        """
         with self._lock:
             self.backlog.clear()
+            self._looked_at = -math.inf
             self._journal.begin()
             self._following, self._gap = True, ""
-        self.state = "scanning"
+            self.state = "scanning"
+            return self._journal.position
 
     def finish(self, row: StoreRow) -> None:
         """The database is equal to the store, up to what is in the backlog."""
         self.row = row
         self.state, self.message = "mirroring", ""
-
-    def settle(self) -> Position:
-        """The position after all logs were read and the backlog was empty.
-
-        Raises:
-            GapError: it cannot be told.
-        """
-        with self._lock:
-            return self._journal.settle()
 
     def write(self, database: Database) -> Batch | None:
         """Write some of the backlog; return what was written, None where nothing waits.
@@ -168,4 +195,3 @@ class StoreMirror:
         self.row = replace(self.row, position=self._in_flight)
         self.backlog.drop()
         self._in_flight = ""
-        self._equal_at = time.monotonic()

@@ -99,6 +99,29 @@ class Table:
                 yield found
             block = ahead
 
+    def every(self) -> Iterator[tuple[Entry, bool]]:
+        """Yield every entry, older versions too, and whether a transaction wrote it.
+
+        What no transaction wrote is a value that Badger moved.
+        """
+        for _, offset, size in self._parse_index():
+            body, starts = self._body(self._read(offset, size), offset)
+            base = b""
+            try:
+                for start, end in itertools.pairwise(starts):
+                    common, rest = _HEAD.unpack_from(body, start)
+                    value_at = start + _HEAD.size + rest
+                    stored = base[:common] + body[start + _HEAD.size : value_at]
+                    if value_at + _BEFORE_VALUE > end or len(stored) != common + rest:
+                        raise self._error(f"the block at offset {offset} has no entry at {start}")
+                    base = base or stored
+                    version = LARGEST_VERSION - int.from_bytes(stored[-VERSION_SIZE:], "big")
+                    value = body[value_at:end]
+                    entry = self._unusual(stored[:-VERSION_SIZE], version, value, offset + start)
+                    yield entry, bool(value[0] & TRANSACTION)
+            except struct.error as error:
+                raise self._error(f"the block at offset {offset} is damaged") from error
+
     def _parse(
         self, block: bytes, offset: int, after: bytes, last: bytes, found: list[Entry]
     ) -> None:

@@ -199,14 +199,20 @@ def _resolved(directory: Path, entries: list[Entry]) -> Iterator[list[Entry]]:
     start = 0
     for at, entry in enumerate(entries):
         if entry.__class__ is Pointer:
-            yield [*entries[start:at], _resolve(directory, entry)]
+            yield [*entries[start:at], resolve(directory, entry)]
             start = at + 1
     if start < len(entries):
         yield entries[start:]
 
 
-def _resolve(directory: Path, entry: Entry) -> Entry:
-    """An entry with its value from the value log, or the one that took its place."""
+def resolve(directory: Path, entry: Entry) -> Entry:
+    """An entry with its value from the value log, or the one that took its place.
+
+    Raises:
+        BadgerError: the value is gone, or damaged.
+    """
+    if entry.__class__ is not Pointer:
+        return entry
     key, pointer, version, _ = entry
     try:
         stored = key + (LARGEST_VERSION - version).to_bytes(VERSION_SIZE, "big")

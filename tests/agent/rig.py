@@ -41,6 +41,7 @@ class Agent:
     Attributes:
         port: where the database is for the agent; None: where it really is.
         wrapper: goes in front of the command.
+        arguments: of the service.
     """
 
     root: Path
@@ -55,6 +56,7 @@ class Agent:
     password: str = field(default_factory=lambda: secrets.token_urlsafe(12), repr=False)
     key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     wrapper: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
@@ -123,7 +125,7 @@ class Agent:
 
     def start(self) -> None:
         """Start the service."""
-        self.process = self.spawn("mirror")
+        self.process = self.spawn("mirror", *self.arguments)
 
     def spawn(self, command: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a command without waiting for it."""
@@ -140,7 +142,7 @@ class Agent:
         """End it; its exit code."""
         assert self.process is not None
         self.process.send_signal(number)
-        code = self.process.wait(10)
+        code = self.process.wait(30)
         self.process = None
         return code
 

@@ -6,10 +6,10 @@ from random import Random
 
 import pytest
 
-from agent.badger import HEADER_SIZE, log_paths
+from agent.badger import log_paths
 from agent.journal import BATCH_BYTES, GapError, Journal, Position
 from agent.log_writer import LogWriter, encode_transaction
-from tests.stores import content, flush, write
+from tests.stores import begin_log, content, flush, log, write
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def resumed(store, position):
     journal = Journal(store)
     kept = Position.from_text(position.to_text())
     assert kept is not None
-    assert kept == position
+    assert kept.to_text() == position.to_text()
     journal.resume(kept)
     return journal
 
@@ -97,36 +97,6 @@ def test_following_goes_on_behind_a_position(store):
     assert position.version == 3
 
 
-@pytest.mark.parametrize("read_all", [True, False])
-def test_a_clean_stop_is_bridged_where_all_was_read_and_noticed_where_not(store, read_all):
-    write(store, {b"a": b"1"})
-    journal = Journal(store)
-    journal.begin()
-    follow(journal)
-    write(store, {b"a": b"2"})
-    if read_all:
-        follow(journal)
-    flush(store)
-    if not read_all:
-        with pytest.raises(GapError, match="followed up to version 1, the tables have 2"):
-            journal.poll()
-        return
-    assert journal.poll() is None
-    # The server starts again: its numbers begin at 1 again.
-    (store / "00001.mem").write_bytes(b"")
-    (store / "00001.mem").unlink()
-    log(store, 1, {b"c": b"3"}, version=3)
-    assert follow(journal) == {b"c": b"3"}
-
-
-def log(store, number, changes, version):
-    """A log with one transaction."""
-    header = bytes(8) + bytes([number]) * 12
-    path = store / f"{number:05}.mem"
-    path.write_bytes(header + encode_transaction(changes, version))
-    return path
-
-
 def test_a_log_that_took_the_name_of_another_is_not_taken_for_it(store):
     """A clean stop and a start between two polls."""
     log(store, 1, {b"a": b"1"}, 1)
@@ -164,7 +134,7 @@ def test_a_log_that_lost_its_tail_in_a_crash_of_the_node_is_noticed(store):
     # The same offset and the same version, with other content.
     first.write_bytes(whole + encode_transaction({b"a": b"3"}, 2))
     with pytest.raises(GapError):
-        resumed(store, position)
+        follow(resumed(store, position))
     # The server made a table of it, with as many transactions as before.
     flush(store)
     with pytest.raises(GapError, match="another run of the node"):
@@ -182,15 +152,15 @@ def test_dropping_all_data_is_noticed(store):
     with pytest.raises(GapError):
         follow(journal)
     with pytest.raises(GapError):
-        resumed(store, position)
+        follow(resumed(store, position))
 
 
 def test_an_empty_store_has_a_position_that_can_be_resumed(store):
-    (store / "00001.mem").write_bytes(bytes(HEADER_SIZE))
+    begin_log(store)
     journal = Journal(store)
     journal.begin()
     assert journal.poll() is None
-    position = journal.settle()
+    position = journal.position
     assert position.version == 0
     write(store, {b"a": b"1"})
     assert follow(resumed(store, position)) == {b"a": b"1"}
@@ -202,7 +172,7 @@ def test_a_store_of_tables_alone_has_their_version(store):
     journal = Journal(store)
     journal.begin()
     assert journal.poll() is None
-    position = journal.settle()
+    position = journal.position
     assert position.version == 2
     log(store, 1, {b"c": b"3"}, 3)
     assert follow(resumed(store, position)) == {b"c": b"3"}

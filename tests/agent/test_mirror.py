@@ -11,6 +11,7 @@ from agent.badger import HEADER_SIZE
 from agent.journal import Position
 from agent.log_writer import encode_transaction
 from tests.agent.rig import Agent, wait_until
+from tests.databases import ROOT
 from tests.soak.writer import Record
 from tests.stores import content, flush, write
 
@@ -47,6 +48,47 @@ def test_it_ends_within_a_second_and_goes_on_where_it_was(agent, store):
     agent.wait()
     wait_until(lambda: agent.mirrored() == {b"a": b"2"})
     assert agent.metrics()["scans_total"] == 0
+
+
+def test_a_reader_that_hangs_is_not_well(agent, store):
+    """Nothing is noticed then, and nothing waits."""
+    write(store, {b"a": b"1"})
+    agent.max_lag = 5
+    agent.start()
+    agent.equal()
+    assert agent.health() == 200
+    assert agent.status["lag"] < 1
+    # Who opens it waits for somebody who writes.
+    os.mkfifo(store / "00002.mem")
+    wait_until(lambda: agent.health() == 503, 20)
+    assert agent.status["state"] == "mirroring"
+    assert agent.metrics()["lag_seconds"] > 5
+
+
+def test_a_reader_that_ends_by_an_error_ends_the_process(agent, store, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, threading, google_crc32c\n"
+        "def extend(*arguments, real=google_crc32c.extend):\n"
+        "    reads = threading.current_thread().name == 'reader'\n"
+        f"    if reads and os.path.exists('{tmp_path}/flag'):\n"
+        "        raise RuntimeError('nobody foresaw this')\n"
+        "    return real(*arguments)\n"
+        "google_crc32c.extend = extend\n"
+    )
+    agent.environment = {"PYTHONPATH": f"{ROOT}/src:{tmp_path}"}
+    write(store, {b"a": b"1"})
+    agent.start()
+    agent.equal()
+    (tmp_path / "flag").touch()
+    write(store, {b"b": b"1"})
+    assert agent.process.wait(10) == 1
+    assert agent.status["state"] == "crashed"
+    assert agent.status["message"] == "RuntimeError in the thread reader"
+    assert "nobody foresaw this" in agent.log
+    # Whoever runs it starts it again.
+    (tmp_path / "flag").unlink()
+    agent.start()
+    agent.equal()
 
 
 def test_under_load_mysql_is_a_state_the_store_had_at_every_moment(agent, writer, tmp_path):
@@ -174,7 +216,7 @@ def test_tables_that_somebody_emptied_are_found_and_mended(agent, database, stor
     agent.equal()
     database.execute("DELETE FROM dittofs_entries LIMIT 30", database=agent.name)
     code, answer = agent.call("verify")
-    assert (code, answer["equal"]) == (1, False)
+    assert (code, answer["result"]) == (1, "different")
     (found,) = answer["stores"]
     assert found["differences"] == 30
     assert len(found["first-differences"]) == 10

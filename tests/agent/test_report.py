@@ -1,6 +1,7 @@
 """What the agent says of itself."""
 
 import json
+import time
 
 from agent.report import Progress, Report, read_status
 
@@ -43,8 +44,21 @@ def test_a_mirror_too_far_behind_is_not_well(tmp_path):
     report = Report(tmp_path, 5)
     report.state("mirroring")
     assert report.healthy() == (True, "mirroring")
-    report.set(lag=7.2)
+    report.equal(time.monotonic() - 7.2)
     assert report.healthy() == (False, "7 s behind")
+
+
+def test_a_mirror_that_does_not_say_any_more_that_it_is_equal_falls_behind(tmp_path):
+    report = Report(tmp_path, 5)
+    report.state("mirroring")
+    report.equal(time.monotonic() - 4.9)
+    assert report.healthy() == (True, "mirroring")
+    time.sleep(0.2)
+    assert report.healthy() == (False, "5 s behind")
+    (line,) = [
+        each for each in report.metrics().splitlines() if each.startswith("dittofs_mirror_lag")
+    ]
+    assert float(line.split()[1]) > 5
 
 
 def test_metrics_have_the_errors_by_kind_and_the_rows_by_store(tmp_path):

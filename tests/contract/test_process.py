@@ -8,6 +8,8 @@ import sqlite3
 import httpx
 import pytest
 
+from agent import presence
+
 
 def test_a_first_start_has_an_admin_and_two_adapters(fresh):
     fresh.start()
@@ -36,6 +38,29 @@ def test_what_was_acknowledged_outlives_the_process(fresh, number):
     assert squash == "none"
     adapters = {each["type"]: each["enabled"] for each in fresh.api("GET", "/adapters").json()}
     assert adapters == {"nfs": True, "smb": False}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_whether_it_is_there_is_seen_on_the_volume(fresh, number):
+    stores = fresh.metadata / "stores"
+
+    def seen():
+        return (
+            presence.present([], fresh.database),
+            presence.present(stores.iterdir(), stores / "no database"),
+        )
+
+    assert not presence.present([stores / "no store"], fresh.database)
+    fresh.start()
+    fresh.make_share()
+    for _ in range(3):
+        assert seen() == (True, True)
+    # It is not disturbed by being looked for.
+    fresh.make_share("/other")
+    fresh.stop(number)
+    assert seen() == (False, False)
+    fresh.start()
+    assert seen() == (True, True)
 
 
 def test_the_initial_password_counts_only_where_there_is_no_admin(fresh):

@@ -26,6 +26,8 @@ from units import MIB
 UID = 65532
 VOLUME_SIZE = 256 * MIB
 _START_TIMEOUT = 20.0
+# Juju's, which no charm can change: what Kubernetes gives a pod from SIGTERM to SIGKILL.
+_GRACE_SECONDS = 30.0
 
 
 class Volume:
@@ -125,6 +127,21 @@ class Container:
             return
         self._kill(self.daemon)
         self.daemon = None
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the daemon, as Kubernetes does to a container's first process."""
+        assert self.daemon is not None
+        (namespace,) = _children(self.daemon.pid)
+        # What ended in the container may be a child of the namespace's first process as well.
+        os.kill(min(_children(namespace)), signal.SIGTERM)
+
+    def ended(self, seconds: float) -> bool:
+        """Whether the daemon ends within so many seconds."""
+        assert self.daemon is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.daemon.wait(seconds)
+            self.daemon = None
+        return self.daemon is None
 
     def server_ids(self) -> list[int]:
         """The process ids, as seen from outside, of the servers in the container."""
@@ -258,6 +275,19 @@ class Pod:
             place = self.root / f"life-{self.lives}" / name
             self.containers[name] = kind(place, self.volumes, self.server)
             self.containers[name].start()
+
+    def end(self) -> list[str]:
+        """Kubernetes ends the pod: all containers at once; the names of those it had to kill."""
+        until = time.monotonic() + _GRACE_SECONDS
+        for container in self.containers.values():
+            container.terminate()
+        killed = [
+            name
+            for name, container in self.containers.items()
+            if not container.ended(max(until - time.monotonic(), 0.01))
+        ]
+        self.lose()
+        return killed
 
     def lose(self) -> None:
         """The node died: all processes are gone at once, the volumes stay."""

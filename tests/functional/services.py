@@ -91,6 +91,15 @@ class Service:
         _signal(process, signal.SIGKILL)
         process.wait(_KILLED_WAIT)
 
+    def signal(self, number: signal.Signals) -> bool:
+        """Send a signal to the process alone; whether there was one."""
+        with self._lock:
+            process = self._process
+            if self.current != "active" or process is None or process.poll() is not None:
+                return False
+            process.send_signal(number)
+            return True
+
     def restart(self) -> None:
         """A check failed: end it and start it again."""
         config = self.config

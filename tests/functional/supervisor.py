@@ -11,10 +11,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import socketserver
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -191,6 +193,20 @@ class Daemon:
                 infos.append({"name": name, "startup": startup, "current": current})
         return infos
 
+    def signal(self, asked: dict[str, Any]) -> bool:
+        """Send a signal to services that run."""
+        for name in asked["services"]:
+            service = self.services.get(name)
+            if service is None or not service.signal(signal.Signals[asked["signal"]]):
+                text = f'cannot send signal to "{name}": service is not running'
+                raise ApiProblem(500, text)
+        return True
+
+    def close(self) -> None:
+        """End all services, at the same time."""
+        with ThreadPoolExecutor(max(len(self.services), 1)) as hands:
+            list(hands.map(Service.stop, self.services.values()))
+
     def notify(self, asked: dict[str, Any]) -> dict[str, str]:
         """Take a custom notice; those of one key are counted."""
         if asked.get("action") != "add" or asked.get("type") != "custom":
@@ -341,7 +357,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return daemon.wait(change[1], timeout if change[2] else 0.0)
         raise ApiProblem(404, f"invalid API endpoint requested: {path}")
 
-    def _post(self, path: str, body: bytes) -> Any:
+    def _post(self, path: str, body: bytes) -> Any:  # noqa: PLR0911  # a row of routes
         if path == "/v1/files" and not self.headers["content-type"].startswith("application/json"):
             return files_api.write_file(self.headers["content-type"], body)
         asked = json.loads(body)
@@ -353,6 +369,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return files_api.change_files(asked)
         if path == "/v1/notices":
             return self.daemon.notify(asked)
+        if path == "/v1/signals":
+            return self.daemon.signal(asked)
         if path == "/v1/exec":
             return self._exec(asked)
         raise ApiProblem(404, f"invalid API endpoint requested: {path}")
@@ -459,7 +477,11 @@ def main() -> None:
     socket.unlink(missing_ok=True)
     Handler.daemon = Daemon()
     with Listener(str(socket), Handler) as listener:
+        # `shutdown` waits for the loop that this very thread runs.
+        end = threading.Thread(target=listener.shutdown)
+        signal.signal(signal.SIGTERM, lambda *_: end.start())
         listener.serve_forever(poll_interval=0.1)
+    Handler.daemon.close()
 
 
 if __name__ == "__main__":

@@ -3,13 +3,16 @@
 import json
 import os
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from ops import testing
 
 from tests.agent.rig import wait_until
 from tests.databases import DatabaseServer, program
+from tests.functional.files import ClientError
 from tests.functional.mysql import Provider
 from tests.functional.test_life import CONTENT, wait_for_file
 
@@ -82,6 +85,48 @@ def test_a_lost_metadata_volume_comes_back_with_its_files(mirrored, files, secon
     files.put("/export", "c", CONTENT)
     assert files.get("/export", "c") == CONTENT
     assert mirrored.act("verify-metadata")["equal"] == "true"
+
+
+def test_nothing_acknowledged_is_lost_with_a_pod_that_ends_and_its_metadata_volume(
+    mirrored, files
+):
+    """Files are written until the server takes no more, and nothing is waited for."""
+    acknowledged = {}
+    stop = threading.Event()
+
+    def work(number):
+        while not stop.is_set():
+            name, data = f"{number}-{len(acknowledged)}", os.urandom(3000)
+            try:
+                files.put("/export", name, data)
+            except ClientError:
+                continue
+            acknowledged[name] = data
+
+    with ThreadPoolExecutor(2) as clients:
+        working = [clients.submit(work, number) for number in range(2)]
+        time.sleep(1.5)
+        began = time.monotonic()
+        killed = mirrored.pod.end()
+        took = time.monotonic() - began
+        stop.set()
+    for each in working:
+        each.result()
+    assert killed == []
+    assert took < 15
+    mirrored.pod.volumes["metadata"].lose()
+    mirrored.new_pod()
+    assert mirrored.wait().message == "nfs: /export; metadata in MySQL"
+    wait_for_file(files, "/export", "a")
+    missing = [name for name, data in acknowledged.items() if read(files, name) != data]
+    assert (len(acknowledged) > 3, missing) == (True, [])
+
+
+def read(files, name):
+    try:
+        return files.get("/export", name)
+    except ClientError:
+        return None
 
 
 def test_both_volumes_lost_are_never_served_as_zeros(mirrored):

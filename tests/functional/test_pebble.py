@@ -15,8 +15,8 @@ from tests import servers
 
 
 @pytest.fixture(params=["stand-in", "real"])
-def client(request, tmp_path, monkeypatch):
-    """A daemon of its own."""
+def daemon(request, tmp_path, monkeypatch):
+    """A daemon of its own, with a client."""
     if request.param == "real":
         program = servers.pebble()
         if not program.real:
@@ -39,10 +39,16 @@ def client(request, tmp_path, monkeypatch):
                 break
             except (pebble.Error, OSError):
                 time.sleep(0.01)
-        yield made
+        yield made, daemon
     finally:
         daemon.terminate()
         daemon.wait(20)
+
+
+@pytest.fixture
+def client(daemon):
+    """The client alone."""
+    return daemon[0]
 
 
 def layer(command: str, **service: object) -> pebble.Layer:
@@ -136,6 +142,49 @@ def test_the_whole_group_is_signalled_and_killed_after_the_delay(client, tmp_pat
     # Whether its parent has been told yet does not matter.
     stat = Path(f"/proc/{pid}/stat")
     assert not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+def test_a_signal_goes_to_the_process_of_a_service_that_runs(client, tmp_path):
+    script = tmp_path / "script.sh"
+    script.write_text(
+        f"trap 'echo x >> {tmp_path}/signals; exit 0' INT\n"
+        f"echo x >> {tmp_path}/starts\n"
+        "while :; do sleep 0.05; done\n"
+    )
+    client.add_layer("s", layer(f"sh {script}"), combine=True)
+    with pytest.raises(pebble.APIError, match="service is not running"):
+        client.send_signal("SIGINT", ["s"])
+    client.replan_services()
+    client.send_signal("SIGINT", ["s"])
+    until(client, "backoff")
+    assert (tmp_path / "signals").read_text() == "x\n"
+    with pytest.raises(pebble.APIError, match="service is not running"):
+        client.send_signal("SIGINT", ["s"])
+    # It is stopped, or replanned, while it waits for its next start.
+    client.add_layer("s", layer(f"sh {script}", environment={"A": "1"}), combine=True)
+    client.replan_services()
+    assert current(client) == "active"
+    assert (tmp_path / "starts").read_text() == "x\nx\n"
+    client.stop_services(["s"])
+    assert current(client) == "inactive"
+
+
+def test_sigterm_ends_all_services_at_the_same_time_and_kills_after_their_delays(daemon, tmp_path):
+    client, process = daemon
+    deaf = tmp_path / "deaf.sh"
+    deaf.write_text(f"trap 'date +%s.%N > {tmp_path}/$1' TERM\nwhile :; do sleep 0.05; done\n")
+    made = {
+        name: layer(f"sh {deaf} {name}", **{"kill-delay": delay}).services["s"].to_dict()
+        for name, delay in (("a", "1s"), ("b", "2s"))
+    }
+    client.add_layer("s", pebble.Layer({"services": made}), combine=True)  # pyright: ignore[reportArgumentType]  # as above
+    client.replan_services()
+    begin = time.time()
+    process.terminate()
+    process.wait(20)
+    assert 1.8 < time.time() - begin < 5
+    for name in ("a", "b"):
+        assert 0 <= float((tmp_path / name).read_text()) - begin < 1
 
 
 def test_unknown_services_and_wrong_layers_are_refused(client):

@@ -16,12 +16,14 @@ from tests.soak.victims import FULL
 POINTS = [
     Point("create", "check written", "S3 refuses", 0.0),
     Point("create", "snapshots", "server", 0.0),
+    Point("create", "piece", "pod ends", 0.0),
     Point("create", "manifest", "S3 cut", 0.0),
     Point("create", "sweep", "agent's container", 0.0),
     Point("delete", "pieces", "S3 503", 0.0),
     Point("restore", "piece", "content full", 0.0),
     Point("restore", "swapping", "hook", 0.0),
     Point("restore", "settling", "pod", 0.0),
+    Point("restore", "settling", "pod ends", 0.0),
     Point("restore a share", "table", "S3 slow", 0.0),
     Point("restore in vain", "rollback", "metadata full", 0.0),
 ]

@@ -1,10 +1,14 @@
 """`make soak`: writers under load, while everything is killed, stopped and cut off at random.
 
-    python -m tests.soak [--seconds N] [--seed N] [--load standin|server]
+    python -m tests.soak [--seconds N] [--seed N ...] [--at-once N] [--load standin|server]
 
 At random moments MySQL is compared with what was written (the stand-in's writer keeps a record):
-it has to be a state that the store had. At the end both sides have to be equal, and a volume that
-is recovered from MySQL has to hold what the store holds. Exits non-zero otherwise.
+it has to be a state that the store had. When a pod ends both sides have to be equal. At the end
+they have to be, and a volume that is recovered from MySQL has to hold what the store holds, and
+every file that a client of the real server was told is there. Exits non-zero otherwise.
+
+A seed decides what is done, in which order, and what the clients do; when that happens to what the
+processes are at is up to the machine. Several seeds are runs of their own, with a line for each.
 """
 
 import argparse
@@ -28,9 +32,13 @@ from tests.agent.rig import Agent, wait_until
 from tests.databases import DatabaseServer, TcpProxy, find_program
 from tests.nfs import missing
 from tests.soak.load import Load, ServerLoad, StandInLoad
+from tests.soak.many import many, say
 from tests.stores import content
 
 _GIB = 2**30
+_SHOWN = 3
+# Of what was acknowledged in so many seconds before a node died nothing is expected.
+_NODE_LOSES = 8.0
 _FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 
 
@@ -43,6 +51,7 @@ class Soak:
         self.database = DatabaseServer(root / "database", size=2 * _GIB)
         self.database.start()
         self.proxy = TcpProxy(self.database.port)
+        # What the passwords are changes nothing that happens.
         password = secrets.token_urlsafe(12)
         self.agent = Agent(
             root / "unit", self.database, port=self.proxy.port, password=password, max_lag=5
@@ -98,6 +107,10 @@ class Soak:
         tree: dict[str, str] = {}
         if isinstance(self.load, ServerLoad):
             tree = self.load.tree()
+            known = self.load.clients.known()
+            wrong = known.differences(tree)
+            say(f"soak: {len(known)} files were acknowledged and are known, {len(wrong)} differ")
+            self.differences += wrong[:_SHOWN]
             # The server has written again.
             self.agent.equal(180)
             before = content(store)
@@ -205,18 +218,51 @@ class Soak:
         self.start_agent()
 
     def lose_volume(self) -> None:
-        """The pod and its metadata volume; it comes back with what MySQL has."""
-        with contextlib.suppress(AssertionError):
-            wait_until(lambda: self.agent.status["state"] == "mirroring", 30)
-        if self.agent.status["state"] != "mirroring":
+        """The node with the pod and its metadata volume; that comes back as MySQL has it."""
+        if not self._caught_up():
             return
         self.agent.stop(signal.SIGKILL)
         self.load.kill()
+        self.load.lost(_NODE_LOSES)
+        self._replace_volume()
+        self._serve_again()
+
+    def end_pod(self) -> None:
+        """Server and agent are told to end at once, under load; the metadata volume is lost."""
+        if not self._caught_up():
+            return
+        assert self.agent.process is not None
+        self.agent.process.send_signal(signal.SIGTERM)
+        self.load.end()
+        self.agent.stop()
+        store = self.agent.stores / "export"
+        wanted, found = content(store), self.agent.mirrored()
+        missing = sum(wanted.get(key) != found.get(key) for key in {*wanted, *found})
+        if missing:
+            self.differences.append(f"{missing} keys differ after a pod's end")
+        self._replace_volume()
+        self.differences += self.load.differences()[:_SHOWN]
+        self._serve_again()
+
+    def _caught_up(self) -> bool:
+        """Whether the mirror is well, after some time for it."""
+
+        def well() -> bool:
+            status = self.agent.status
+            return status["state"] == "mirroring" and status["lag"] < _NODE_LOSES / 4
+
+        with contextlib.suppress(AssertionError):
+            wait_until(well, 30)
+        return well()
+
+    def _replace_volume(self) -> None:
         self.agent.generation += 1
         shutil.rmtree(self.agent.stores)
         for path in self.agent.metadata.glob("controlplane.db*"):
             path.unlink()
         self.recover()
+
+    def _serve_again(self) -> None:
         self.load.start()
         self.start_agent()
 
@@ -233,23 +279,28 @@ _FAULTS: tuple[tuple[str, Callable[[Soak], None]], ...] = (
     ("writer stopped", Soak.stop_writer),
     ("pod lost", Soak.lose_pod),
     ("volume lost", Soak.lose_volume),
+    ("pod ended, volume lost", Soak.end_pod),
 )
 
 
 def main() -> int:
-    """Run one soak; 0 where nothing differs."""
+    """Run one soak, or one for each seed; 0 where nothing differs."""
     parser = argparse.ArgumentParser(prog="soak")
     parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--seed", type=int, nargs="*", default=[])
+    parser.add_argument("--at-once", type=int, default=1, help="seeds")
     parser.add_argument("--load", choices=["standin", "server"])
     asked = parser.parse_args()
+    if len(asked.seed) > 1:
+        return many(asked.seed, asked.at_once, asked.seconds, asked.load)
+    (seed,) = asked.seed or [int(time.time())]
     server = servers.server()
     which = asked.load or ("server" if server.real and not missing() else "standin")
     what = str(server) if which == "server" else "the stand-in's writer"
-    say(f"soak: {what}, {find_program()}, {asked.seconds:.0f} s, seed {asked.seed}")
+    say(f"soak: {what}, {find_program()}, {asked.seconds:.0f} s, seed {seed}")
     namespaces.enter()
     with tempfile.TemporaryDirectory() as directory:
-        soak = Soak(Path(directory), asked.seed, which)
+        soak = Soak(Path(directory), seed, which)
         try:
             soak.run(asked.seconds)
         except AssertionError as error:
@@ -265,12 +316,6 @@ def main() -> int:
     rounds = sum(soak.faults.values())
     say(f"soak: {rounds} faults, {soak.checks} states, {len(soak.differences)} differences")
     return 1 if soak.differences else 0
-
-
-def say(text: str) -> None:
-    """Print a line."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,60 +1,70 @@
 """An NFS client as a process of its own: file operations at random, until it is killed.
 
-    python -m tests.soak.client NUMBER SEED COUNTS
+    python -m tests.soak.client HOME SEED LEDGER
 
-Each acknowledged operation adds its first letter to the file COUNTS. The library may end the
-process when the server goes in the middle of a call: whoever started it starts it again.
+The library may end the process when the server goes in the middle of a call: whoever started it
+starts it again, with another seed.
 """
 
 import contextlib
 import sys
-import time
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from tests.nfs import Client, NfsError
+from tests.soak.ledger import Ledger, written
 
 _FILES = 4000
 _OPERATIONS = {"create": 60, "rename": 10, "link": 10, "truncate": 10, "unlink": 10}
+_SIZES = (0, 10, 500, 4096, 20_000)
 # A file that is not there, and one that is.
 _ORDINARY = {2, 17}
 
 
 def main() -> int:
     """Work until the end."""
-    number, seed, counts = sys.argv[1:]
-    random = Random(f"{seed} {number} {time.time_ns()}")  # noqa: S311  # no secret
-    home = f"/client-{number}"
-    with Path(counts).open("a") as done, Client("/export") as client:
+    home, seed, notes = sys.argv[1:]
+    random = Random(seed)  # noqa: S311  # the same each time
+    ledger = Ledger(Path(notes))
+    with Client("/export") as client:
         with contextlib.suppress(NfsError):
             client.mkdir(home)
+        number = 0
         while True:
-            name = random.choices(list(_OPERATIONS), list(_OPERATIONS.values()))[0]
-            if operate(client, name, home, random):
-                done.write(name[0])
-                done.flush()
+            number += 1
+            operate(client, ledger, *choose(random, home, f"{seed} {number}"))
 
 
-def operate(client: Client, name: str, home: str, random: Random) -> bool:
-    """Do one operation; whether there was something to do."""
+def choose(random: Random, home: str, seed: str) -> tuple[str, list[Any]]:
+    """An operation and its arguments, as the ledger has them."""
+    name = random.choices(list(_OPERATIONS), list(_OPERATIONS.values()))[0]
     path = f"{home}/f{random.randrange(_FILES)}"
     other = f"{home}/ü{random.randrange(_FILES)}"
+    if name == "create":
+        return name, [path, seed, random.choice(_SIZES)]
+    if name == "truncate":
+        return name, [path, random.randrange(5000)]
+    if name == "unlink":
+        return name, [random.choice((path, other))]
+    return name, [path, other]
+
+
+def operate(client: Client, ledger: Ledger, name: str, arguments: list[Any]) -> None:
+    """Do one operation, and note what became of it."""
+    ledger.begin(name, *arguments)
     try:
         if name == "create":
-            client.create(path, random.randbytes(random.choice((0, 10, 500, 4096, 20_000))))
-        elif name == "rename":
-            client.rename(path, other)
-        elif name == "link":
-            client.link(path, other)
-        elif name == "truncate":
-            client.truncate(path, random.randrange(5000))
+            path, seed, size = arguments
+            client.create(path, written(seed, size))
         else:
-            client.unlink(random.choice((path, other)))
+            getattr(client, name)(*arguments)
     except NfsError as error:
-        if error.errno in _ORDINARY:
-            return False
-        raise
-    return True
+        if error.errno not in _ORDINARY:
+            raise
+        ledger.refused(error.errno)
+    else:
+        ledger.done()
 
 
 if __name__ == "__main__":

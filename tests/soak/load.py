@@ -1,13 +1,10 @@
 """What writes during the soak: the stand-in's writer, or the real server under NFS clients."""
 
-import hashlib
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
-import threading
-from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +13,7 @@ from tests import servers
 from tests.agent.rig import Agent
 from tests.contract.server import Server
 from tests.databases import ROOT
-from tests.nfs import Client
+from tests.soak.clients import Clients, tree
 from tests.soak.writer import Record
 
 _CLIENTS = 4
@@ -35,6 +32,16 @@ class Load(Protocol):
 
     def stop(self) -> None:
         """End it in good order."""
+
+    def end(self) -> None:
+        """End what writes in good order while it is asked to write on."""
+
+    def lost(self, seconds: float) -> None:
+        """What was acknowledged for so long may be lost."""
+
+    def differences(self) -> list[str]:
+        """What was acknowledged and is not there; nothing may be at work."""
+        ...
 
     def summary(self) -> str:
         """What was written."""
@@ -75,6 +82,17 @@ class StandInLoad:
         """End it: everything is in tables afterwards."""
         self._end(signal.SIGTERM)
 
+    def end(self) -> None:
+        """The same: it writes until it is told to end."""
+        self.stop()
+
+    def lost(self, seconds: float) -> None:
+        """The record knows the state of every version."""
+
+    def differences(self) -> list[str]:
+        """The record is compared with MySQL instead, all the time."""
+        return []
+
     def summary(self) -> str:
         """The transactions on record."""
         with self._path.open() as file:
@@ -93,13 +111,10 @@ class ServerLoad:
     record: Record | None = None
 
     def __init__(self, agent: Agent, scratch: Path, seed: int):
-        self._seed = seed
-        self._counts = scratch / "counts"
-        self._log = scratch / "clients.log"
+        self.clients = Clients(
+            scratch / "clients", seed, [f"/client-{number}" for number in range(_CLIENTS)]
+        )
         self._server = Server(servers.server(), agent.root)
-        self._stop = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self._clients: dict[int, subprocess.Popen[bytes]] = {}
         self._made = False
 
     def start(self) -> None:
@@ -109,61 +124,40 @@ class ServerLoad:
             self._server.make_share()
             self._server.api("PUT", "/shares/export", {"default_permission": "read-write"})
             self._made = True
-        self._stop.clear()
-        self._threads = [
-            threading.Thread(target=self._work, args=(number,)) for number in range(_CLIENTS)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self.clients.start()
 
     def kill(self) -> None:
         """End the server with -9, under the clients' load."""
         self._server.stop(signal.SIGKILL)
-        self._end_clients()
+        self.clients.end()
 
     def stop(self) -> None:
         """End the clients, then the server, in good order."""
-        self._end_clients()
+        self.clients.end()
         self._server.stop()
+
+    def end(self) -> None:
+        """End the server in good order, under the clients' load."""
+        self._server.stop()
+        self.clients.end()
+
+    def lost(self, seconds: float) -> None:
+        """What was acknowledged for so long may be lost."""
+        self.clients.lost(seconds)
 
     def summary(self) -> str:
         """The operations that were acknowledged."""
-        names = {"c": "create", "r": "rename", "l": "link", "t": "truncate", "u": "unlink"}
-        counts = Counter(self._counts.read_text())
-        return ", ".join(f"{counts[letter]} x {name}" for letter, name in names.items())
+        known = self.clients.known()
+        return ", ".join(f"{count} x {name}" for name, count in known.operations.items())
 
     def tree(self) -> dict[str, str]:
         """Every path of the share, with a digest of what the server reads there."""
         self._server.start()
         try:
-            with Client("/export") as client:
-                return {
-                    path: hashlib.sha256(client.read(path)).hexdigest() for path in client.walk()
-                }
+            return tree("/")
         finally:
             self._server.stop()
 
-    def _end_clients(self) -> None:
-        self._stop.set()
-        for client in list(self._clients.values()):
-            client.kill()
-        for thread in self._threads:
-            thread.join()
-
-    def _work(self, number: int) -> None:
-        """Keep one client at work."""
-        # fmt: off
-        command = [
-            sys.executable, "-m", "tests.soak.client",
-            str(number), str(self._seed), str(self._counts),
-        ]
-        # fmt: on
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
-        while not self._stop.is_set():
-            with self._log.open("ab") as log:
-                client = subprocess.Popen(
-                    command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-                )
-            self._clients[number] = client
-            client.wait()
-            self._stop.wait(0.1)
+    def differences(self) -> list[str]:
+        """What the clients were told and is not so."""
+        return self.clients.known().differences(self.tree())

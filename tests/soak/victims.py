@@ -79,6 +79,14 @@ def _pod(scene: Scene) -> str:
     return ""
 
 
+def _pod_ends(scene: Scene) -> str:
+    """All containers are told to end at the same time, the charm's as well."""
+    kill_hook()
+    killed = scene.pod.end()
+    scene.lost.add("pod")
+    return f"killed {killed}" if killed else ""
+
+
 def _s3_away(scene: Scene) -> str:
     scene.proxy.refuse()
     scene.pause(0.5, 3)
@@ -130,6 +138,7 @@ VICTIMS: Mapping[str, Callable[[Scene], str]] = {
     "server": _server,
     "hook": _hook,
     "pod": _pod,
+    "pod ends": _pod_ends,
     "S3 away": _s3_away,
     "S3 503": _s3_storm,
     "S3 cut": _s3_cut,
@@ -138,7 +147,7 @@ VICTIMS: Mapping[str, Callable[[Scene], str]] = {
     "metadata full": _metadata_full,
     "content full": _content_full,
 }
-PROCESSES = ("agent", "agent's container", "server", "hook", "pod")
+PROCESSES = ("agent", "agent's container", "server", "hook", "pod", "pod ends")
 S3 = ("S3 away", "S3 503", "S3 cut", "S3 slow", "S3 refuses")
 FULL = ("metadata full", "content full")
 

@@ -443,7 +443,7 @@ def test_no_secret_is_anywhere_but_in_the_environment_of_the_service(deployed, c
     given_by_user = testing.Secret({"password": "correct horse"}, id=f"secret:{'user':a<20}")
     deployed.change(secrets=[*deployed.state.secrets, given_by_user])
     related(deployed)
-    deployed.agent.answers["verify"] = (0, '{"equal": true, "stores": [], "error": null}')
+    deployed.agent.answers["verify"] = (0, '{"result": "equal", "stores": [], "error": null}')
     deployed.configure(admin_password=str(given_by_user.id), shares="- {")
     deployed.configure(shares="- name: /export")
     results = [

@@ -9,6 +9,7 @@ import time
 
 import pytest
 from ops import pebble, testing
+from scenario import mocking
 
 import bundle
 from tests.unit import agents
@@ -65,7 +66,7 @@ def test_the_server_is_not_restarted_for_it(mirrored):
 def test_the_service_is_restarted_when_it_ends_and_watched(mirrored):
     service, check = plan(mirrored).services[AGENT], plan(mirrored).checks["mirror"]
     assert service.on_failure == "restart"
-    assert service.to_dict()["kill-delay"] == "10s"
+    assert service.to_dict()["kill-delay"] == "24s"
     assert service.environment["PYTHONPATH"] == f"/{agents.RUN}/lib"
     assert check.level == pebble.CheckLevel.UNSET
     assert check.http == {"url": "http://localhost:9091/health"}
@@ -343,8 +344,6 @@ def test_an_unpacking_that_fails_is_tried_again(deployed):
 
 
 def test_an_image_without_python_is_said(deployed, monkeypatch):
-    from scenario import mocking  # noqa: PLC0415  # the border
-
     deployed.agent.bare()
     message = 'cannot find executable "python3"'
     error = pebble.APIError({}, 400, "Bad Request", message)
@@ -357,30 +356,67 @@ def test_an_image_without_python_is_said(deployed, monkeypatch):
     assert beside(deployed).startswith("blocked: the agent-image has no python3: attach an image")
 
 
-def test_teardown_ends_the_server_and_then_the_mirror_with_what_was_written_last(mirrored):
-    servers = []
+def test_what_the_agent_does_not_say_any_more_is_not_true_for_ever(mirrored):
+    mirrored.agent.say(lag=50.0, updated=time.time() - 4)
+    assert mirrored.run("update_status") == MIRRORED
+    mirrored.agent.say(lag=50.0, updated=time.time() - 20)
+    assert "is 65 s behind the server" in mirrored.run("update_status").message
 
-    def later(seconds):
-        mirrored.border.now[0] += seconds
-        servers.append(mirrored.border.server)
-        if len(servers) == 3:
-            mirrored.agent.say(updated=time.time() + 1)
 
-    mirrored.agent.say(lag=0.4)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("time.sleep", later)
-        mirrored.run("storage_detaching", mirrored.storages[0])
-    assert servers == [None] * 3
+@pytest.fixture
+def asked_of_pebble(monkeypatch):
+    """The signals and stops that the charm asks for, in order."""
+    asked = []
+    client = mocking._MockPebbleClient  # noqa: SLF001  # ops.testing's own Pebble
+    send_signal, stop, replan = client.send_signal, client.stop_services, client.replan_services
+
+    def signals(self, number, services):
+        asked.append(f"{number} {services[0]}")
+        return send_signal(self, number, services)
+
+    def stops(self, services, timeout=30.0, delay=0.1):
+        asked.append(f"stop {services[0]}")
+        return stop(self, services, timeout, delay)
+
+    def replans(self, timeout=30.0, delay=0.1):
+        asked.append("replan")
+        return replan(self, timeout, delay)
+
+    monkeypatch.setattr(client, "send_signal", signals)
+    monkeypatch.setattr(client, "stop_services", stops)
+    monkeypatch.setattr(client, "replan_services", replans)
+    return asked
+
+
+def test_teardown_lets_the_mirror_work_off_what_the_server_wrote_last(mirrored, asked_of_pebble):
+    mirrored.run("storage_detaching", mirrored.storages[0])
+    assert asked_of_pebble == ["stop dittofs", "stop agent"]
     assert mirrored.mirror == pebble.ServiceStatus.INACTIVE
     assert mirrored.service == pebble.ServiceStatus.INACTIVE
 
 
-def test_teardown_does_not_wait_for_a_mysql_that_is_away(mirrored):
-    mirrored.agent.say(state="away")
-    before = mirrored.border.now[0]
+def test_teardown_waits_for_a_mirror_that_cannot_for_seconds_only(mirrored, monkeypatch):
+    waited = []
+
+    def stops(_, services, timeout=30.0, delay=0.1):
+        del delay
+        if services == [AGENT]:
+            waited.append(timeout)
+            raise pebble.TimeoutError("timed out")
+
+    monkeypatch.setattr(mocking._MockPebbleClient, "stop_services", stops)  # noqa: SLF001  # see above
     mirrored.run("stop")
-    assert mirrored.border.now[0] == before
-    assert mirrored.mirror == pebble.ServiceStatus.INACTIVE
+    assert waited == [6.0]
+
+
+def test_a_mirror_that_is_stopped_or_started_anew_beside_a_server_does_not_wait_for_its_end(
+    mirrored, asked_of_pebble
+):
+    mirrored.configure(mirror_max_lag=7)
+    assert asked_of_pebble == ["SIGINT agent", "replan"]
+    asked_of_pebble.clear()
+    mirrored.unrelate()
+    assert asked_of_pebble == ["SIGINT agent", "stop agent"]
 
 
 def test_volumes_that_are_not_right_are_not_mirrored(mirrored):

@@ -11,11 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import badger, table
-from agent.badger import BadgerError, Entry, GoneError, crc32c, uvarint
+from agent.badger import BadgerError, Entry, GoneError, uvarint
 from agent.log_writer import LogWriter, encode_entry
-from agent.manifest import MANIFEST_HEADER, Manifest, read_manifest, table_path
+from agent.manifest import MANIFEST_HEADER, Manifest, Mark, read_manifest, table_path
 from agent.rebuild import StoreWriter
 from agent.tables import max_version, merge, read_store
+from tests.tables import (
+    block_of,
+    change,
+    change_set,
+    index_of,
+    put,
+    row,
+    table_of,
+    with_checksum,
+    with_footer,
+)
 
 KEYS = st.binary(min_size=1, max_size=3)
 # A key, a version, and a value or none where it was deleted.
@@ -27,88 +38,6 @@ def store(tmp_path):
     path = tmp_path / "store"
     path.mkdir()
     return path
-
-
-def with_checksum(data):
-    checksum = b"\x10" + uvarint(crc32c(data))
-    return data + checksum + len(checksum).to_bytes(4, "big")
-
-
-def with_footer(index):
-    return index + len(index).to_bytes(4, "big") + with_checksum(index)[len(index) :]
-
-
-def block_of(entries):
-    """A block in the plainest form: each key is stored in full but for what is 0 in common."""
-    parts = []
-    for key, meta, value, version in entries:
-        stored = key + (2**64 - 1 - version).to_bytes(8, "big")
-        parts.append(struct.pack("<HH", 0, len(stored)) + stored + bytes([meta, 0, 0]) + value)
-    starts = [sum(map(len, parts[:number])) for number in range(len(parts))]
-    count = len(parts).to_bytes(4, "big")
-    return with_checksum(b"".join([*parts, struct.pack(f"<{len(starts)}I", *starts), count]))
-
-
-def index_of(blocks, firsts, version):
-    """The index as flatbuffers: here each table has its own list of fields in front of it."""
-    shape = struct.pack("<9H", 18, 32, 4, 0, 8, 16, 20, 24, 28)
-    head = struct.pack("<I", 24) + shape + bytes(2)
-    end_of_root = 24 + 32
-    entries, references, offset = b"", [], 0
-    place = end_of_root + 4 + 4 * len(blocks)
-    for number, (block, first) in enumerate(zip(blocks, firsts, strict=True)):
-        start = place + len(entries) + 12
-        references.append(start - (end_of_root + 4 + 4 * number))
-        shape = struct.pack("<5H2x", 10, 16, 4, 8, 12)
-        entries += shape + struct.pack("<iIII", 12, 12, offset, len(block))
-        entries += struct.pack("<I", len(first)) + first
-        entries += bytes(-len(entries) % 4)
-        offset += len(block)
-    root = struct.pack("<iIQIIII", 20, 28, version, 0, 0, 0, 0)
-    count = struct.pack("<I", len(blocks))
-    return head + root + count + struct.pack(f"<{len(blocks)}I", *references) + entries
-
-
-def table_of(rows, per_block=2):
-    """The bytes of a table with rows of key, meta, value, version in order."""
-    rows = sorted(rows, key=lambda row: (row[0], -row[3]))
-    pieces = [rows[at : at + per_block] for at in range(0, len(rows), per_block)]
-    blocks = [block_of(piece) for piece in pieces]
-    firsts = [piece[0][0] + (2**64 - 1 - piece[0][3]).to_bytes(8, "big") for piece in pieces]
-    index = index_of(blocks, firsts, max(row[3] for row in rows))
-    return (
-        b"".join(blocks)
-        + with_checksum(index + len(index).to_bytes(4, "big"))[:0]
-        + (index + len(index).to_bytes(4, "big") + with_checksum(index)[len(index) :])
-    )
-
-
-def change(number, operation=0, level=0, **more):
-    """A change of the MANIFEST."""
-    fields = {1: number, 2: operation, 3: level, 4: more.get("key", 0), 6: more.get("packed", 0)}
-    body = b"".join(uvarint(field << 3) + uvarint(value) for field, value in fields.items())
-    return b"\x0a" + uvarint(len(body)) + body
-
-
-def change_set(*changes):
-    body = b"".join(changes)
-    return len(body).to_bytes(4, "big") + crc32c(body).to_bytes(4, "big") + body
-
-
-def put(store, *tables, first=1):
-    """Put tables, pairs of level and rows, into a store and its MANIFEST."""
-    manifest = store / "MANIFEST"
-    if not manifest.exists():
-        manifest.write_bytes(MANIFEST_HEADER)
-    for number, (level, rows) in enumerate(tables, first):
-        table_path(store, number).write_bytes(table_of(rows))
-        with manifest.open("ab") as file:
-            file.write(change_set(change(number, level=level)))
-
-
-def row(key, value, version):
-    """A row of a table; a value of None is a deletion."""
-    return key, badger.DELETE if value is None else 0, value or b"", version
 
 
 def newest(rows):
@@ -194,7 +123,7 @@ def test_logs_count_where_they_are_newer(store):
 
 def test_a_store_without_a_manifest_has_no_tables(store):
     (store / "000001.sst").write_bytes(table_of([row(b"a", b"1", 1)]))
-    assert read_manifest(store) == Manifest({}, 0, 0, 0, 0)
+    assert read_manifest(store) == Manifest({}, Mark(), True, (), False)
     assert list(merge(store)) == []
 
 
@@ -249,7 +178,7 @@ def test_a_store_that_was_dropped_while_it_is_read_ends(store, monkeypatch):
     # The next table has the same number, and is not whole yet.
     table_path(store, 1).write_bytes(bytes(5000))
     assert len(list(reader)) < 8
-    assert read_manifest(store).drops == 1
+    assert read_manifest(store).dropped
 
 
 def test_a_table_that_is_gone_though_it_is_live_is_an_error(store):
@@ -342,12 +271,12 @@ def test_the_manifest_is_replayed(store):
         change_set(change(7, 1)),
     ]
     states = [
-        ({1: 0, 2: 0}, 2, 0),
-        ({3: 6}, 3, 0),
-        ({}, 3, 1),
-        ({}, 3, 1),
-        ({1: 0, 7: 0}, 7, 1),
-        ({1: 0}, 7, 1),
+        ({1: 0, 2: 0}, (1, 2), False),
+        ({3: 6}, (1, 2), False),
+        ({}, (1, 2), True),
+        ({}, (1, 2), True),
+        ({1: 0, 7: 0}, (1, 2, 1, 7), True),
+        ({1: 0}, (1, 2, 1, 7), True),
     ]
     data = MANIFEST_HEADER + b"".join(sets)
     ends = [len(MANIFEST_HEADER) + sum(map(len, sets[: n + 1])) for n in range(len(sets))]
@@ -355,9 +284,9 @@ def test_the_manifest_is_replayed(store):
         (store / "MANIFEST").write_bytes(data[:length])
         found = read_manifest(store)
         whole = sum(end <= length for end in ends)
-        assert (found.live, found.highest, found.drops) == states[whole - 1]
-        assert found.size == ends[whole - 1]
-        assert found.inode == (store / "MANIFEST").stat().st_ino
+        assert (found.live, found.flushed, found.dropped) == states[whole - 1]
+        assert found.mark.size == ends[whole - 1]
+        assert found.mark.inode == (store / "MANIFEST").stat().st_ino
 
 
 def test_a_table_may_be_removed_twice(store):

@@ -13,6 +13,7 @@ from agent.archive.errors import ArchiveError
 from agent.archive.request import Request, read
 from agent.archive.settings import OPERATION, ArchiveSettings, load
 from agent.archive.status import Status
+from agent.process import end_with_any_thread, stopped_by_signals
 from agent.report import listen
 
 PORT = 9092
@@ -21,38 +22,29 @@ _LIST_PATIENCE = 20.0
 Said = dict[str, Any]
 
 
-def run(asked: argparse.Namespace, stop: Callable[[], threading.Event]) -> tuple[int, Said | None]:
-    """Run a command; return its exit code and what it says.
-
-    Args:
-        asked: the command line.
-        stop: makes an event that signals set.
-    """
+def run(asked: argparse.Namespace) -> tuple[int, Said | None]:
+    """Run a command; return its exit code and what it says."""
     try:
         settings = load(asked.config, asked.root)
     except ArchiveError as error:
         return 2, _error(error)
     if asked.command == "backup":
-        return _serve(settings, asked.port, stop()), None
+        return _serve(settings, asked.port), None
     try:
         return 0, _COMMANDS[asked.command](settings, asked)
     except ArchiveError as error:
         return 1, _error(error)
 
 
-def _serve(settings: ArchiveSettings, port: int | None, stop: threading.Event) -> int:
+def _serve(settings: ArchiveSettings, port: int | None) -> int:
     memory.reuse()
+    # It has nothing to work off at the pod's end: what it does goes on in the next one.
+    stop = stopped_by_signals().now
     status = Status(settings.run, settings.notes)
+    # Nothing is noted then: an operation that ends it again and again is given up.
+    end_with_any_thread(lambda _: None)
     server = listen(status, PORT if port is None else port)
-
-    def work() -> None:
-        try:
-            Daemon(settings, status, stop).run()
-        finally:
-            stop.set()
-
-    # In a thread of its own: signals are only seen by this one, and only while S3 is not asked.
-    worker = threading.Thread(target=work)
+    worker = threading.Thread(target=Daemon(settings, status, stop).run, name="worker")
     worker.start()
     stop.wait()
     status.interrupted()
