@@ -48,6 +48,14 @@ class ShareInfo:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a share holds, in bytes, and its quota as the server words it; empty for none."""
+
+    used_bytes: int
+    quota: str
+
+
+@dataclass(frozen=True)
 class SnapshotInfo:
     """A snapshot of a share; its state is creating, ready or failed."""
 
@@ -122,6 +130,17 @@ class Server:
         with _sense("list shares"):
             return [_share_info(entry, types) for entry in entries]
 
+    def usage(self) -> dict[str, Usage]:
+        """What each share holds, by its name; one call."""
+        entries = self._list("/shares", "list shares")
+        with _sense("list shares"):
+            return {
+                str(entry["name"]): Usage(
+                    int(entry.get("used_bytes") or 0), str(entry.get("quota_bytes") or "")
+                )
+                for entry in entries
+            }
+
     def create_snapshot(self, share: str, name: str) -> str:
         """Begin a snapshot; its id, to wait for."""
         text = f"make a snapshot of {share}"
@@ -189,6 +208,11 @@ class Server:
         """Serve a share, or refuse clients and keep its files."""
         word = "enable" if enabled else "disable"
         self._call(f"{_share(share)}/{word}", _Request("POST", f"{word} {share}"))
+
+    def set_quota(self, share: str, quota: int) -> None:
+        """Let a share grow to `quota` bytes, from the next write on; 0: without a bound."""
+        body = {"quota_bytes": str(quota)}
+        self._call(_share(share), _Request("PUT", f"set the quota of {share}", body))
 
     def _store_types(self, kind: str) -> dict[str, str]:
         text = f"list {kind} stores"
