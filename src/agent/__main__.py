@@ -64,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=["mirror", "recover", "verify", "inspect", "status", "guard", *_BACKUPS],
         help="mirror: keep MySQL up to date until SIGTERM; recover: rebuild the metadata volume; "
         "verify: compare both sides; inspect: whose mirror MySQL holds; status: of the service; "
-        "guard: keep the volumes from running full until SIGTERM; backup: make and restore backups until SIGTERM; backup-list: those in the bucket; "
+        "guard: keep the volumes from running full until SIGTERM; "
+        "backup: make and restore backups until SIGTERM; backup-list: those in the bucket; "
         "backup-swap, backup-rollback, backup-discard: steps of a restore",
     )
     parser.add_argument("--config", type=Path, required=True, help="the configuration file")

@@ -159,8 +159,8 @@ def test_a_server_that_is_away_is_tried_again(process):
     process.stop()
     made = guard(process, quota=4 * MIB)
     made.look()
-    assert "does not answer" in made._error
+    assert "does not answer" in status(process)["error"]
     process.start()
     made.look()
-    assert made._error == ""
+    assert status(process)["error"] == ""
     assert process.api("GET", "/shares/export").json()["quota_bytes"] == "4.00MiB"

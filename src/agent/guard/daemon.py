@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ class Guard:
         self._short: frozenset[str] = frozenset()
         self._since = time.time()
         self._free: dict[str, int] = {}
-        self._error = ""
-        self._ask_at = self._written_at = 0.0
+        self._error: str = ""
+        self._ask_at = self._write_at = 0.0
 
     def run(self) -> None:
         """Work."""
@@ -61,13 +62,13 @@ class Guard:
         if changed:
             self._short, self._since = short, time.time()
             logger.info("short of space: %s", ", ".join(sorted(short)) or "no volume any more")
+        error = self._error
         if changed or time.monotonic() >= self._ask_at:
             self._ask()
+        if changed or self._error != error or time.monotonic() >= self._write_at:
+            self._write()
         if changed:
-            self._write()
             notices.notify(NOTICE)
-        elif time.monotonic() - self._written_at >= _WRITE_EVERY:
-            self._write()
 
     def _short_volumes(self) -> frozenset[str]:
         """The volumes with less free space than they need; a bound has two edges."""
@@ -87,7 +88,7 @@ class Guard:
 
     def _ask(self) -> None:
         """Ask the server what its shares hold, and set the quotas that differ."""
-        error = ""
+        error: str = ""
         try:
             usage = self._server.usage()
             present = {name: each for name, each in self._quotas.items() if name in usage}
@@ -107,7 +108,7 @@ class Guard:
         self._ask_at = 0.0 if error else time.monotonic() + pause
 
     def _write(self) -> None:
-        self._written_at = time.monotonic()
+        self._write_at = time.monotonic() + _WRITE_EVERY
         status: dict[str, Any] = {
             "updated": time.time(),
             "short": sorted(self._short),
@@ -124,7 +125,7 @@ class Guard:
             temporary.replace(target)
 
 
-def _counter(store: Path) -> Any:
+def _counter(store: Path) -> Callable[[], int]:
     def count() -> int:
         try:
             return removed_bytes(store)

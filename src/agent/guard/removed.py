@@ -4,9 +4,8 @@ The server (seen on v0.29.0) keeps the record of a file whose last link was remo
 and a link count of 0, and goes on counting it as used. Only a file that was truncated first counts
 for nothing. So a share that files come to and go from reaches its quota with nothing in it.
 
-A record is `f:<uuid>`: two bytes of magic, a version, and then fields of `uvarint(id)
-uvarint(length) payload`, of which the type (3, 0 for a regular file) and the size (8) are uvarints.
-The link count is `l:<uuid>`, four bytes, big-endian (pkg/metadata/store/badger/encoding.go).
+A record is `f:<uuid>`: two bytes of magic, a version, and then fields, each `uvarint(id)
+uvarint(length) payload`; the type (3, 0 for a regular file) and the size (8) are uvarints, too. The link count is `l:<uuid>`, four bytes, big-endian (pkg/metadata/store/badger/encoding.go).
 """
 
 from collections.abc import Iterator
