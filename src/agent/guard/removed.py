@@ -5,7 +5,8 @@ and a link count of 0, and goes on counting it as used. Only a file that was tru
 for nothing. So a share that files come to and go from reaches its quota with nothing in it.
 
 A record is `f:<uuid>`: two bytes of magic, a version, and then fields, each `uvarint(id)
-uvarint(length) payload`; the type (3, 0 for a regular file) and the size (8) are uvarints, too. The link count is `l:<uuid>`, four bytes, big-endian (pkg/metadata/store/badger/encoding.go).
+uvarint(length) payload`; the type (3, 0 for a regular file) and the size (8) are uvarints, too.
+The link count is `l:<uuid>`, four bytes, big-endian (pkg/metadata/store/badger/encoding.go).
 """
 
 from collections.abc import Iterator
