@@ -14,10 +14,10 @@ from errors import BlockedError, WaitingError
 from options import Options
 from stores import Caches
 from units import MIB
+from volumes import DATABASE
 
 CONTAINER = "dittofs"
 SERVICE = "dittofs"
-DATABASE = "/data/metadata/controlplane.db"
 API_PORT, NFS_PORT, SMB_PORT, METRICS_PORT = 8080, 12049, 12445, 9090
 API_URL = f"http://localhost:{API_PORT}"
 METRICS_URL = f"http://localhost:{METRICS_PORT}/metrics"
@@ -30,6 +30,8 @@ _LAST_WORDS = "/config/last-words"
 _NEWER_STATE = 78
 # The server needs up to 3 x shutdown_timeout + 5 s to end in good order.
 _KILL_DELAY = 110
+# As Pebble's plan has it, with which it is compared.
+_KILL_DELAY_TEXT = f"{_KILL_DELAY // 60}m{_KILL_DELAY % 60}s"
 _STOP_TIMEOUT = _KILL_DELAY + 20
 _CONFIG_TEMPLATE = "config.yaml.j2"
 # In the environment of the service; the server does not know it.
@@ -138,6 +140,11 @@ class Workload:
         running = self.running
         if same and running:
             return False
+        if not running:
+            import control_plane  # noqa: PLC0415  # most events start no server
+
+            # Whatever it was that wrote the file: an older charm, a backup, somebody else.
+            control_plane.keep_only_copies(self._container)
         if not same:
             self._container.add_layer(SERVICE, layer, combine=True)
         # A start is seen by the API's first answer: Pebble would only watch it for a second. The
@@ -218,7 +225,7 @@ def _layer(digest: str, options: Options, credentials: Credentials) -> pebble.La
                     "backoff-delay": "1s",
                     "backoff-factor": 2,
                     "backoff-limit": "30s",
-                    "kill-delay": f"{_KILL_DELAY}s",
+                    "kill-delay": _KILL_DELAY_TEXT,
                     "on-check-failure": {"hang": "restart"},
                     "environment": {
                         "DITTOFS_CONTROLPLANE_SECRET": credentials.token_key.get_secret_value(),

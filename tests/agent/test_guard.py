@@ -44,17 +44,32 @@ def process(request, tmp_path):
         namespaces.unmount(content)
 
 
-def settings(process, quota=0, freeze=0):
+def settings(process, quota=0, freeze=0, halt=0, room=0, *, read_only=False):
     api = Api(process.url, "http://127.0.0.1:9090/metrics", "admin", PASSWORD)
     run = process.root / "run"
     run.mkdir(exist_ok=True)
-    bounds = Bounds(freeze, freeze * 5 // 4)
-    shares = {"/export": GuardedShare(quota, "export"), "/not-made": GuardedShare(0, "not-made")}
-    return GuardSettings(api, {"content": bounds}, shares, 20, process.root, run)
+    bounds = Bounds(freeze, freeze * 5 // 4, halt)
+    shares = {
+        "/export": GuardedShare(quota, "export", read_only),
+        "/not-made": GuardedShare(0, "not-made"),
+    }
+    return GuardSettings(api, {"content": bounds}, room, shares, 20, process.root, run)
 
 
 def guard(process, **more):
     return Guard(settings(process, **more), threading.Event())
+
+
+def look_until(made, process, what, seconds=20.0):
+    """Look again and again, as the service does, until its status says what is waited for."""
+    end = time.monotonic() + seconds
+    while True:
+        made.look()
+        shown = status(process)
+        if what(shown):
+            return shown
+        assert time.monotonic() < end, shown
+        time.sleep(0.2)
 
 
 def status(process):
@@ -101,7 +116,7 @@ def test_a_quota_counts_what_is_there_and_not_what_was_removed(process):
         put(process, "b", 4 * MIB)
     process.files.remove("/export", "a", "b")
     made = guard(process, quota=20 * MIB)
-    made.look()
+    look_until(made, process, lambda shown: shown["shares"]["/export"]["removed"] >= 19 * MIB)
     put(process, "c", 19 * MIB)
     with pytest.raises(ClientError):
         put(process, "d", 4 * MIB)
@@ -134,6 +149,55 @@ def test_no_file_grows_while_the_volume_is_short_of_space(process):
     assert writable(process)
 
 
+def test_nothing_is_written_while_next_to_nothing_is_left(process):
+    made = guard(process, freeze=100 * MIB, halt=50 * MIB)
+    put(process, "there", MIB)
+    made.look()
+    ballast = process.content / "ballast"
+    ballast.write_bytes(bytes(VOLUME - 40 * MIB))
+    made.look()
+    assert status(process)["halted"] == ["/export", "/not-made"]
+    with pytest.raises(ClientError):
+        put(process, "there", MIB)
+    with pytest.raises(ClientError):
+        process.files.remove("/export", "there")
+    # As far as removing files works again, in place and in part.
+    ballast.write_bytes(bytes(VOLUME - 110 * MIB))
+    made.look()
+    shown = status(process)
+    assert (shown["halted"], shown["short"]) == ([], ["content"])
+    process.files.remove("/export", "there")
+    ballast.unlink()
+    made.look()
+    assert writable(process)
+
+
+def test_a_guard_that_starts_anew_opens_what_an_earlier_one_closed(process):
+    guard(process, freeze=1000 * MIB, halt=1000 * MIB).look()
+    assert not writable(process)
+    guard(process).look()
+    assert writable(process)
+
+
+def test_a_share_that_is_to_be_read_only_stays_so(process):
+    guard(process, freeze=1000 * MIB, halt=1000 * MIB, read_only=True).look()
+    guard(process, read_only=True).look()
+    assert process.api("GET", "/shares/export").json()["read_only"] is True
+
+
+def test_shares_hold_no_more_than_there_is_room_for(process):
+    made = guard(process, room=40 * MIB)
+    made.look()
+    put(process, "a", 30 * MIB)
+    put(process, "b", 12 * MIB)
+    look_until(made, process, lambda shown: shown["full"])
+    assert not writable(process)
+    # What was removed is no longer there, although the server counts it.
+    process.files.remove("/export", "a")
+    look_until(made, process, lambda shown: not shown["full"])
+    assert writable(process)
+
+
 def test_a_frozen_share_keeps_its_own_quota_where_that_is_less(process):
     made = guard(process, quota=4 * MIB, freeze=1000 * MIB)
     put(process, "a", MIB)
@@ -146,7 +210,7 @@ def test_a_frozen_share_keeps_its_own_quota_where_that_is_less(process):
 
 
 def test_what_somebody_else_sets_is_set_back(process, monkeypatch):
-    monkeypatch.setattr("agent.guard.daemon._ASK_EVERY_NEARLY_FULL", 0.0)
+    monkeypatch.setattr("agent.guard.daemon._ASK_EVERY_SHORT", 0.0)
     made = guard(process, quota=4 * MIB)
     made.look()
     made.look()

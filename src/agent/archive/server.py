@@ -49,10 +49,15 @@ class ShareInfo:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a share holds, in bytes, and its quota as the server words it; empty for none."""
+    """What a share holds, in bytes, and what it may; an empty `quota`: none.
+
+    The quota is as the server words it, with two decimals.
+    """
 
     used_bytes: int
     quota: str
+    read_only: bool
+    default_permission: str
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,10 @@ class Server:
         with _sense("list shares"):
             return {
                 str(entry["name"]): Usage(
-                    int(entry.get("used_bytes") or 0), str(entry.get("quota_bytes") or "")
+                    used_bytes=int(entry.get("used_bytes") or 0),
+                    quota=str(entry.get("quota_bytes") or ""),
+                    read_only=bool(entry.get("read_only")),
+                    default_permission=str(entry.get("default_permission") or "none"),
                 )
                 for entry in entries
             }
@@ -213,6 +221,15 @@ class Server:
         """Let a share grow to `quota` bytes, from the next write on; 0: without a bound."""
         body = {"quota_bytes": str(quota)}
         self._call(_share(share), _Request("PUT", f"set the quota of {share}", body))
+
+    def set_read_only(self, share: str, read_only: bool, permission: str) -> None:
+        """Refuse every change of a share's files, or no longer.
+
+        v0.29.0 goes on with what it knows of a client until its permission is set, too.
+        """
+        body = {"read_only": read_only, "default_permission": permission}
+        text = f"make {share} read-only" if read_only else f"make {share} writable"
+        self._call(_share(share), _Request("PUT", text, body))
 
     def _store_types(self, kind: str) -> dict[str, str]:
         text = f"list {kind} stores"

@@ -13,10 +13,17 @@ from agent.settings import SettingsError
 
 @dataclass(frozen=True)
 class Bounds:
-    """Free bytes of a volume: below `freeze` no file may grow, from `resume` on they may again."""
+    """Free bytes of a volume.
+
+    Attributes:
+        freeze: below it no file may grow.
+        resume: from it on they may again.
+        halt: below it nothing may be written, until `freeze` is reached again.
+    """
 
     freeze: int
     resume: int
+    halt: int
 
 
 @dataclass(frozen=True)
@@ -26,10 +33,12 @@ class GuardedShare:
     Attributes:
         quota: what the option asks for, in bytes; 0 for none.
         store: the directory of its metadata below `GuardSettings.stores`.
+        read_only: what the option says.
     """
 
     quota: int
     store: str
+    read_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class GuardSettings:
     Attributes:
         api: the server's REST API.
         volumes: the bounds of each volume, `content` and `metadata`.
+        room: what all shares together may hold, in bytes; 0 for no bound.
         shares: those to guard, by name.
         root: in front of the volumes' paths; `/` but in tests.
         run: for the program's own files, lost with the pod.
@@ -46,6 +56,7 @@ class GuardSettings:
 
     api: Api
     volumes: Mapping[str, Bounds]
+    room: int
     shares: Mapping[str, GuardedShare]
     log_level: int
     root: Path
@@ -80,11 +91,14 @@ def _parse(found: Mapping[str, Any], root: Path, run: Path) -> GuardSettings:
     return GuardSettings(
         api=Api(**{name: str(api[name]) for name in ("url", "metrics", "user", "password")}),
         volumes={
-            name: Bounds(int(bounds["freeze"]), int(bounds["resume"]))
+            name: Bounds(*(int(bounds[edge]) for edge in ("freeze", "resume", "halt")))
             for name, bounds in found["volumes"].items()
         },
+        room=int(found["room"]),
         shares={
-            str(name): GuardedShare(int(share["quota"]), str(share["store"]))
+            str(name): GuardedShare(
+                int(share["quota"]), str(share["store"]), read_only=bool(share["read_only"])
+            )
             for name, share in found["shares"].items()
         },
         log_level=logging.getLevelNamesMapping()[str(found["log_level"]).upper()],
