@@ -4,10 +4,20 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import budget
 from api import Adapter, Api, NfsConfig, Share, ShareFields, Store
+from budget import Budget, Space
 from errors import BlockedError, CharmError, WaitingError
 from options import Options, ShareOptions, share_key
-from stores import CONTENT, METADATA, StoreSpec, backend_name
+from stores import (
+    CONTENT,
+    METADATA,
+    StoreSpec,
+    backend_name,
+    holds_only_copies,
+    may_evict,
+    on_volume,
+)
 from units import MIB, format_size
 from workload import NFS_PORT, SMB_PORT, memory_limit
 
@@ -17,8 +27,6 @@ PORTS = {"nfs": NFS_PORT, "smb": SMB_PORT}
 _BASE_MEMORY = 256 * MIB
 _READ_BUFFER = 32 * MIB
 _SETTLE_TIME = 6.0
-# Of the content volume, for the server's own files beside the content.
-_SMALLEST_RESERVE = 64 * MIB
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,25 @@ class Present:
         stores = self.metadata if spec.kind == "metadata" else self.content
         return any(store.name == spec.name for store in stores.values())
 
+    def on_volume(self, share: Share) -> bool:
+        """Whether what it holds is on the content volume."""
+        store = self.content.get(share.local_block_store_id)
+        return store is not None and on_volume(store.type, store.config)
+
+    def evicting(self) -> list[str]:
+        """The names of the local stores that would delete the only copy of files."""
+        alone = {
+            share.local_block_store_id
+            for share in self.shares.values()
+            if not share.remote_block_store_id
+        }
+        return [
+            store.name
+            for store in self.content.values()
+            if holds_only_copies(store.id, store.name, alone)
+            and may_evict(store.type, store.config)
+        ]
+
     def made_by_charm(self, share: Share) -> bool:
         """Whether it has the store that the charm would give it: others are left alone."""
         store = self.metadata.get(share.metadata_store_id)
@@ -72,17 +99,6 @@ class CreateStore:
     def apply(self, api: Api) -> None:
         """Call the server."""
         api.create_store(self.spec)
-
-
-@dataclass(frozen=True)
-class ConfigureStore:
-    """Change a store; the server uses it from its next start on."""
-
-    spec: StoreSpec
-
-    def apply(self, api: Api) -> None:
-        """Call the server."""
-        api.configure_store(self.spec)
 
 
 @dataclass(frozen=True)
@@ -151,9 +167,7 @@ class SetAdapter:
         api.set_adapter(self.protocol, self.enabled, self.port)
 
 
-Step = (
-    CreateStore | ConfigureStore | CreateShare | ChangeShare | SetSquash | EnableShare | SetAdapter
-)
+Step = CreateStore | CreateShare | ChangeShare | SetSquash | EnableShare | SetAdapter
 
 
 @dataclass(frozen=True)
@@ -164,18 +178,8 @@ class Plan:
     problems: tuple[BlockedError, ...]
 
 
-def content_capacity(total: int) -> int:
-    """The bytes that a share may use of a content volume of `total` bytes, in whole MiB."""
-    reserve = max(total // 20, _SMALLEST_RESERVE)
-    return max(total - reserve, 0) // MIB * MIB
-
-
-def check_memory(options: Options) -> None:
-    """Return where the shares fit the server's memory.
-
-    Raises:
-        BlockedError: they do not; the text has the number that fits.
-    """
+def _too_little_memory(options: Options) -> Iterator[BlockedError]:
+    """Yield a line with the number that fits where the shares do not fit the server's memory."""
     room = memory_limit(options.memory) - _BASE_MEMORY
     fitting, used = 0, 0
     shares = options.shares or ()
@@ -183,32 +187,63 @@ def check_memory(options: Options) -> None:
         used += _cost(options.memory, share)
         fitting += used <= room
     if used > room:
-        raise BlockedError(
+        yield BlockedError(
             f"memory {format_size(options.memory)} holds {fitting} of the {len(shares)} shares: "
             f"raise the option memory, or list fewer shares"
         )
 
 
-def plan(options: Options, present: Present, capacity: int) -> Plan:
+def plan(options: Options, present: Present, divided: Budget) -> Plan:
     """Compare what the options want with what the server has.
 
     Args:
         options: shares or protocols that are None are left as they are.
         present: what the server has.
-        capacity: what a share may use of the content volume, in bytes.
+        divided: the content volume, as `divide` returned it.
     """
     steps: list[Step] = []
     problems: list[BlockedError] = []
     if options.shares is not None:
-        try:
-            check_memory(options)
-            steps += _share_steps(options.shares, present, capacity)
-        except BlockedError as error:
-            problems.append(error)
+        problems += _too_little_memory(options)
+        problems += [divided.problem] if divided.problem else []
+        if not problems:
+            steps += _share_steps(options.shares, present)
         problems += _changed_backends(options.shares, present)
     if options.protocols is not None:
         steps += _adapter_steps(options.protocols, present)
     return Plan(tuple(steps), tuple(problems))
+
+
+def divide(options: Options, present: Present, space: Space, *, backups: bool) -> Budget:
+    """Divide a content volume among the shares that are listed for it.
+
+    Args:
+        options: says which; what is not listed only takes what it holds.
+        present: what the server has.
+        space: the volume.
+        backups: whether backups are made.
+    """
+    quotas = {
+        share.name: share.quota
+        for share in options.shares or ()
+        if CONTENT[share.content].on_volume
+    }
+    others = [
+        share.used_bytes
+        for share in present.shares.values()
+        if share.name not in quotas and present.on_volume(share)
+    ]
+    small = options.allow_small_content_volume
+    return budget.divide(space, quotas, others, backups=backups, small=small)
+
+
+def guarded(options: Options, present: Present) -> dict[str, int]:
+    """The shares of the options that are on the content volume, each with its quota in bytes."""
+    return {
+        share.name: share.quota
+        for share in options.shares or ()
+        if (found := present.shares.get(share.name)) and present.on_volume(found)
+    }
 
 
 def execute(api: Api, steps: Sequence[Step]) -> Iterator[CharmError]:
@@ -260,16 +295,14 @@ def _said(item: Share | Adapter) -> str:
     return f"{item.status.status}: {item.status.message}".rstrip(": ")
 
 
-def _share_steps(
-    wanted: Sequence[ShareOptions], present: Present, capacity: int
-) -> Iterator[Step]:
+def _share_steps(wanted: Sequence[ShareOptions], present: Present) -> Iterator[Step]:
     # A store that two shares use is made once.
     made: set[StoreSpec | str] = set()
     for share in wanted:
         found = present.shares.get(share.name)
-        content = CONTENT[share.content].spec(share.key, capacity)
+        content = CONTENT[share.content].spec(share.key)
         if found is None:
-            metadata = METADATA[share.metadata].spec(share.key, capacity)
+            metadata = METADATA[share.metadata].spec(share.key)
             for spec in (metadata, content):
                 if not present.has_store(spec) and spec.name + spec.kind not in made:
                     made.add(spec.name + spec.kind)
@@ -279,7 +312,6 @@ def _share_steps(
                 yield SetSquash(share.name, _squash(share))
         elif present.backends(found) == (share.metadata, share.content):
             yield from _live_steps(share, found, present)
-    yield from _resize_steps(present, capacity)
     names = {share.name for share in wanted}
     for share in present.shares.values():
         if share.name not in names and share.enabled and present.made_by_charm(share):
@@ -287,21 +319,17 @@ def _share_steps(
 
 
 def _live_steps(share: ShareOptions, found: Share, present: Present) -> Iterator[Step]:
-    body = _fields(share).changes(ShareFields.of(found))
+    fields = _fields(share)
+    if present.on_volume(found):
+        # The guard moves it: see space_guard.py.
+        fields = fields.model_copy(update={"quota": ShareFields.of(found).quota})
+    body = fields.changes(ShareFields.of(found))
     if body:
         yield ChangeShare(share.name, body)
     if present.nfs[share.name].squash != _squash(share):
         yield SetSquash(share.name, _squash(share))
     if not found.enabled:
         yield EnableShare(share.name, enabled=True)
-
-
-def _resize_steps(present: Present, capacity: int) -> Iterator[Step]:
-    """A volume that grew: the server takes the new size at its next start."""
-    wanted = CONTENT["volume"].spec("", capacity)
-    for store in present.content.values():
-        if store.name == wanted.name and store.config.get("max_size") != capacity:
-            yield ConfigureStore(wanted)
 
 
 def _adapter_steps(protocols: Sequence[str], present: Present) -> Iterator[Step]:

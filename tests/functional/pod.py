@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ops import pebble
@@ -21,10 +21,11 @@ from ops import pebble
 from tests import bed, namespaces, servers
 from tests.functional.border import Client, border
 from tests.juju import AGENT, SERVICE
-from units import MIB
+from units import GIB, MIB
 
 UID = 65532
-VOLUME_SIZE = 256 * MIB
+# What Juju gives where nobody asks for more. Memory is used for what is written only.
+VOLUME_SIZES = {"metadata": 2 * GIB, "content": 16 * GIB}
 _START_TIMEOUT = 20.0
 # Juju's, which no charm can change: what Kubernetes gives a pod from SIGTERM to SIGKILL.
 _GRACE_SECONDS = 30.0
@@ -36,7 +37,7 @@ class Volume:
     Without namespaces it is a folder that can only be lost.
     """
 
-    def __init__(self, path: Path, size: int = VOLUME_SIZE):
+    def __init__(self, path: Path, size: int):
         self.path = path
         path.mkdir(parents=True)
         if namespaces.entered():
@@ -258,12 +259,20 @@ class Folder(Container):
 
 
 class Pod:
-    """The containers of one unit on its volumes."""
+    """The containers of one unit on its volumes; `sizes` in bytes for those of another size."""
 
-    def __init__(self, root: Path, server: servers.Program | None = None):
+    def __init__(
+        self,
+        root: Path,
+        server: servers.Program | None = None,
+        sizes: Mapping[str, int] | None = None,
+    ):
         self.root = root
         self.server = server or servers.server()
-        self.volumes = {name: Volume(root / name) for name in ("metadata", "content")}
+        self.volumes = {
+            name: Volume(root / name, size)
+            for name, size in {**VOLUME_SIZES, **(sizes or {})}.items()
+        }
         self.containers: dict[str, Container] = {}
         self.lives = 0
 

@@ -441,7 +441,7 @@ class StandIn:
                 answer[size] = format_size(stored)
         store = self.database.find("metadata", share["metadata_store_id"]) or {"name": ""}
         used = self.stores.used_bytes(share, store["name"])
-        return answer | {"used_bytes": used, "remote_block_store_id": None, "status": _health()}
+        return {"remote_block_store_id": None, **answer, "used_bytes": used, "status": _health()}
 
     def _adapter_answer(self, adapter: Object) -> Object:
         name = adapter["name"]

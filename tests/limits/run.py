@@ -1,0 +1,211 @@
+"""The rounds of `make limits`: filled, emptied, overwritten, killed, and compared all the time."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from tests.limits import volume
+from tests.limits.site import Site
+from tests.limits.writers import Writers
+
+_GIB, _MIB = 2**30, 2**20
+_ROOM_AGAIN = 60.0
+# Seconds of overwriting between two comparisons.
+_ROUND = 45.0
+# How often, at each look.
+_KILL, _BACK_UP, _EVENT = 0.03, 0.03, 0.05
+_LOOK_EVERY, _EVENT_EVERY = 0.5, 10.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is said to fit, see docs/reference/sizing.md.
+
+    Attributes:
+        usable: what the file system of the content volume gives, in bytes.
+        share: what the share needs in any case.
+        factor: what it needs for each byte that it holds.
+        reserve: what is kept free for what is overwritten between two cleanings.
+    """
+
+    usable: int
+    share: int
+    factor: float
+    reserve: int
+
+    @property
+    def most(self) -> int:
+        """What the files of the share may hold, in bytes."""
+        return int((self.usable - self.share - self.reserve) / self.factor)
+
+    def room(self, live: int) -> bool:
+        """Whether there is room, when the files hold so much."""
+        return live <= self.most
+
+
+class Run:
+    """All rounds on one site."""
+
+    def __init__(self, site: Site, writers: Writers, budget: Budget, random: Random):
+        self.site = site
+        self.writers = writers
+        self.budget = budget
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self._random = random
+        self._peak = 0
+
+    def run(self, end: float, wanted: float) -> None:
+        """Do everything; the rounds of overwriting last until `end` or `wanted` bytes."""
+        say(f"limits: the budget lets {self.budget.most / _MIB:.0f} MiB in")
+        self.fill()
+        self.make_room()
+        self.overwrite(end, wanted)
+        self.refill()
+        self.finish()
+
+    def fill(self) -> None:
+        """Write new files until the server says that there is no space."""
+        refused = len(self.writers.counts.refusals)
+        self._let(lambda: self.writers.fill(self.budget.usable))
+        refusals = self.writers.counts.refusals[refused:]
+        say(
+            f"limits: filled with {self.writers.live / _MIB:.0f} MiB, then: "
+            f"{refusals[0].status if refusals else 'nothing refused'}; {self._disk()}"
+        )
+        self._compare("after filling")
+
+    def make_room(self) -> None:
+        """Remove files until there are half of what the budget lets in; writing works again."""
+        files = list(self.writers.files.values())
+        size = self.writers.blocks * self.writers.pattern.block_size
+        kept = int(self.budget.most / 2 / size)
+        self._random.shuffle(files)
+        self.writers.remove(files[kept:])
+        began = time.monotonic()
+        while not self._one_more():
+            if time.monotonic() - began > _ROOM_AGAIN:
+                self.problems.append(f"no write works {_ROOM_AGAIN:.0f} s after removing")
+                break
+            time.sleep(1)
+        self.notes.append(f"writing worked {time.monotonic() - began:.1f} s after removing")
+        say(f"limits: {self.notes[-1]}; {self._disk()}")
+
+    def overwrite(self, end: float, wanted: float) -> None:
+        """Write the files again and again, under kills and backups, and compare each round."""
+        number = 0
+        while time.monotonic() < end and self.writers.counts.written < wanted:
+            number += 1
+            stop = min(time.monotonic() + _ROUND, end)
+            over = threading.Event()
+
+            def done(over: threading.Event = over) -> bool:
+                return over.is_set() or self.writers.counts.written >= wanted
+
+            self._let(lambda done=done: self.writers.overwrite(done), over, stop)
+            self._compare(f"round {number}")
+            if self.problems:
+                return
+
+    def refill(self) -> None:
+        """Remove all files, and write as many as the budget lets in."""
+        self.writers.remove(list(self.writers.files.values()))
+        refused = len(self.writers.counts.refusals)
+        self._let(lambda: self.writers.fill(self.budget.most))
+        refusals = self.writers.counts.refusals[refused:]
+        say(f"limits: refilled with {self.writers.live / _MIB:.0f} MiB, {len(refusals)} refused")
+        self._compare("after refilling")
+
+    def finish(self) -> None:
+        """Restart the server, and look at everything once more."""
+        self.site.restart()
+        self._compare("after a restart")
+        self.site.settle()
+        self.site.back_up()
+        self.problems += self.site.check_backups()
+        if different := self.site.same_as_mysql():
+            self.problems.append(f"the mirror: {different}")
+
+    @property
+    def refused_in_vain(self) -> int:
+        """Writes that were refused although the budget says that there was room."""
+        return sum(self.budget.room(each.live) for each in self.writers.counts.refusals)
+
+    @property
+    def peak(self) -> int:
+        """The most that the content volume held, in bytes."""
+        return self._peak
+
+    def _one_more(self) -> bool:
+        before = self.writers.counts.acknowledged
+        size = self.writers.blocks * self.writers.pattern.block_size
+        self.writers.fill(self.writers.live + size)
+        return self.writers.counts.acknowledged > before
+
+    def _compare(self, when: str) -> None:
+        before = len(self.writers.counts.wrong)
+        size = self.writers.check()
+        wrong = self.writers.counts.wrong[before:]
+        say(
+            f"limits: {when}: {size / _MIB:.0f} MiB compared, {len(wrong)} wrong; "
+            f"{self.writers.counts.written / _GIB:.1f} GiB written; {self._disk()}"
+        )
+        self.problems += [f"{when}: {each}" for each in wrong[:5]]
+
+    def _disk(self) -> str:
+        left = volume.free(self.site.content)
+        return f"disk {(self.budget.usable - left) / _MIB:.0f} MiB used, {left / _MIB:.0f} free"
+
+    def _let(
+        self, clients: Callable[[], None], over: threading.Event | None = None, stop: float = 0.0
+    ) -> None:
+        """Let the clients work in threads while the charm's events happen in this one.
+
+        Args:
+            over: set at `stop`; until then things are killed, and backups made.
+        """
+        failed: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                clients()
+            except AssertionError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        begun = time.monotonic()
+        while thread.is_alive():
+            if over and time.monotonic() > stop:
+                over.set()
+            elif over:
+                self._trouble()
+            elif time.monotonic() > begun + _EVENT_EVERY:
+                begun = time.monotonic()
+                self.site.event()
+            thread.join(_LOOK_EVERY)
+            self._look()
+        self.problems += [str(error) for error in failed]
+        self.site.settle()
+
+    def _trouble(self) -> None:
+        """Kill something, make a backup, or deliver an event."""
+        chance = self._random.random()
+        if chance < _KILL:
+            self.site.strike()
+        elif chance < _KILL + _BACK_UP:
+            self.site.back_up()
+        elif chance < _KILL + _BACK_UP + _EVENT:
+            self.site.event()
+
+    def _look(self) -> None:
+        self._peak = max(self._peak, self.budget.usable - volume.free(self.site.content))
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
