@@ -87,6 +87,7 @@ GUARD = Service(
     port=0,
     check=None,
     remembers=False,
+    follows=False,
 )
 
 
