@@ -37,11 +37,8 @@ class Bed:
 
 @functools.cache
 def bed() -> Bed:
-    """The best one that this machine allows; it is entered by the first call.
-
-    Call it from the main thread before other threads exist.
-    """
-    if reason := refused():
+    """The best one that this machine allows; the first call enters it, see `enter`."""
+    if reason := enter():
         return Bed(contained=False, reason=reason, remedy=_remedy(reason))
     if not shutil.which("bwrap"):
         return Bed(
@@ -59,8 +56,11 @@ def bed() -> Bed:
 
 
 @functools.cache
-def refused() -> str:
-    """Why there are no namespaces here, or "": they are entered then."""
+def enter() -> str:
+    """Enter namespaces where this machine allows them; why it does not, or "".
+
+    Call it from the main thread before other threads exist.
+    """
     try:
         namespaces.enter()
     except namespaces.NamespaceError as error:

@@ -18,5 +18,5 @@ def pytest_configure(config):
 def pytest_runtest_setup(item):
     """Skip what needs namespaces where there are none."""
     for marker in item.iter_markers("needs_namespaces"):
-        if reason := bed.refused():
+        if reason := bed.enter():
             pytest.skip(f"needs namespaces for {marker.args[0]}: {reason}")

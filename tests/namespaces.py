@@ -7,6 +7,7 @@ with the process. Works as root, and as any user where unprivileged user namespa
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import re
@@ -136,4 +137,6 @@ def _raise_loopback() -> None:
 def _check(result: int, what: str) -> None:
     if result != 0:
         code = ctypes.get_errno()
-        raise NamespaceError(f"{what}: {os.strerror(code)}")
+        # What the kernel says where no more of them are allowed, or none at all.
+        text = "no namespaces are left" if code == errno.ENOSPC else os.strerror(code)
+        raise NamespaceError(f"{what}: {text}")

@@ -1,6 +1,5 @@
 """A database server for all tests of the agent, and an application of its own for each."""
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import namespaces
+from tests import bed
 from tests.agent.rig import Agent
 from tests.databases import ROOT, DatabaseServer, find_program, program
 
@@ -17,8 +16,7 @@ from tests.databases import ROOT, DatabaseServer, find_program, program
 def database(tmp_path_factory):
     """A server that runs for all tests; they leave it running and writable."""
     program()
-    with contextlib.suppress(namespaces.NamespaceError):
-        namespaces.enter()
+    bed.enter()
     with DatabaseServer(tmp_path_factory.mktemp("database")) as made:
         yield made
 

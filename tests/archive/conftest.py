@@ -1,11 +1,10 @@
 """An S3 server for all tests, a bucket for each, and units on servers of both kinds."""
 
-import contextlib
 import secrets
 
 import pytest
 
-from tests import namespaces, servers
+from tests import bed, servers
 from tests.archive.rig import Unit
 from tests.s3 import FaultyProxy, S3Server
 
@@ -15,8 +14,7 @@ _RAN: set[str] = set()
 @pytest.fixture(scope="session", autouse=True)
 def own_namespaces():
     """Nothing here is seen from outside, where the machine allows it; before all else."""
-    with contextlib.suppress(namespaces.NamespaceError):
-        namespaces.enter()
+    bed.enter()
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from tests import servers
-from tests.contract.server import NFS
+from tests import bed, servers
 from tests.contract.server import Server as Process
 from tests.databases import ROOT
 from tests.ports import free_port
@@ -42,9 +41,8 @@ class Server(Process):
     """
 
     def __init__(self, program: servers.Program, root: Path):
-        nfs = free_port() if program.real else NFS
+        nfs = free_port() if program.real else bed.NFS
         super().__init__(program, root, port=free_port(), metrics=free_port(), nfs=nfs)
-        self._nfs = nfs
         self.new_password()
 
     def new_password(self) -> None:
@@ -58,15 +56,12 @@ class Server(Process):
         found = {each["type"]: each for each in self.api("GET", "/adapters").json()}
         if found["smb"]["enabled"]:
             self.api("PUT", "/adapters/smb", {"enabled": False})
-        if found["nfs"]["port"] != self._nfs:
-            self.api("PUT", "/adapters/nfs", {"enabled": True, "port": self._nfs})
 
     def settings(self) -> dict[str, str]:
         """How the agent reaches it: the part `api` of its configuration."""
-        metrics = self.config["metrics"]["port"]
         return {
             "url": self.url,
-            "metrics": f"http://localhost:{metrics}/metrics",
+            "metrics": f"http://localhost:{self.metrics_port}/metrics",
             "user": "admin",
             "password": self.password,
         }

@@ -1,6 +1,5 @@
 """A backup is laid down beside the data: all of it, or a word on why not."""
 
-import contextlib
 import dataclasses
 import os
 import threading
@@ -16,7 +15,7 @@ from agent.archive.pieces import PIECE
 from agent.archive.progress import Progress
 from agent.archive.settings import S3, ArchiveSettings
 from agent.archive.staging import BACKUP_DATABASE, StagedShare
-from tests import namespaces
+from tests import bed, namespaces
 from tests.archive.backups import BIG, ID, SEGMENT, Backup, content_of
 from tests.archive.power import Power
 from tests.archive.scripted import answering, describing
@@ -28,8 +27,7 @@ _KEY, _OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory):
-    with contextlib.suppress(namespaces.NamespaceError):
-        namespaces.enter()
+    bed.enter()
     with S3Server(tmp_path_factory.mktemp("s3")) as made:
         yield made
 
@@ -364,11 +362,7 @@ def small(settings):
     """A volume without room for the backup."""
 
     def mount(volume: str, mib: int) -> Path:
-        try:
-            namespaces.enter()
-            namespaces.mount_tmpfs(path := settings.root / "data" / volume, mib * 2**20)
-        except namespaces.NamespaceError as error:
-            pytest.skip(f"this machine allows no mounts: {error}")
+        namespaces.mount_tmpfs(path := settings.root / "data" / volume, mib * 2**20)
         mounted.append(path)
         return path
 
@@ -379,6 +373,7 @@ def small(settings):
 
 
 @only_plain
+@pytest.mark.needs_namespaces("a volume without room")
 @pytest.mark.parametrize(("volume", "mib"), [("content", 8), ("metadata", 16)])
 def test_too_little_room(settings, backup, small, volume, mib):
     del backup
@@ -390,6 +385,7 @@ def test_too_little_room(settings, backup, small, volume, mib):
 
 
 @only_plain
+@pytest.mark.needs_namespaces("a volume with little room")
 def test_room_for_what_is_not_there_yet(settings, backup, small):
     del backup
     # Both shares have some 8 MiB each that are not zeros, and what the server writes once more.

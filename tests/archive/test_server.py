@@ -1,6 +1,5 @@
 """The client of the REST API, against the stand-in and the real server."""
 
-import contextlib
 import threading
 import time
 
@@ -11,7 +10,7 @@ from agent.archive.errors import ArchiveError
 from agent.archive.progress import Progress
 from agent.archive.server import Server, ServerError
 from agent.archive.settings import Api
-from tests import namespaces, servers
+from tests import bed, servers
 from tests.archive.scripted import scripted
 from tests.contract.server import PASSWORD
 from tests.contract.server import Server as Process
@@ -20,14 +19,13 @@ _SECONDS = 30.0
 
 
 def access(process: Process, password: str = PASSWORD) -> Api:
-    return Api(process.url, "http://127.0.0.1:9090/metrics", "admin", password)
+    return Api(process.url, f"http://127.0.0.1:{process.metrics_port}/metrics", "admin", password)
 
 
 @pytest.fixture(scope="module", params=["stand-in", "real"])
 def process(request, tmp_path_factory):
     """A server with two shares, one of them in memory."""
-    with contextlib.suppress(namespaces.NamespaceError):
-        namespaces.enter()
+    bed.enter()
     program = servers.standin() if request.param == "stand-in" else servers.server()
     if request.param == "real" and not program.real:
         pytest.skip("no real server on this machine")

@@ -19,7 +19,7 @@ from agent.archive.server import Server as Client
 from agent.archive.server import ServerError
 from agent.archive.settings import S3, Api, ArchiveSettings
 from agent.archive.staging import Staged, StagedShare
-from tests import namespaces, servers
+from tests import bed, servers
 from tests.archive.scripted import answering
 from tests.archive.volumes import OPERATION, Volumes, request_for, settings_for
 from tests.contract.server import PASSWORD, Server
@@ -33,8 +33,7 @@ LATER = {"file-3": b"changed since", "new": b"made since"}
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory):
-    with contextlib.suppress(namespaces.NamespaceError):
-        namespaces.enter()
+    bed.enter()
     with S3Server(tmp_path_factory.mktemp("s3")) as made:
         made.make_bucket("backups")
         yield made
@@ -60,7 +59,7 @@ def server(request, s3, tmp_path):
 
 @pytest.fixture
 def settings(server, s3, request):
-    api = Api(server.url, "http://127.0.0.1:9090/metrics", "admin", PASSWORD)
+    api = Api(server.url, f"http://127.0.0.1:{server.metrics_port}/metrics", "admin", PASSWORD)
     bucket = s3.settings("backups", request.node.name.replace("[", "-").replace("]", ""))
     made = settings_for(server.root, s3=S3(**bucket), api=api)
     made.notes.mkdir()

@@ -13,10 +13,9 @@ from urllib.parse import quote
 import httpx
 import yaml
 
-from tests import servers
+from tests import bed, servers
 from tests.standin.client import HOST, Files
 
-PORT, METRICS, NFS = 8080, 9090, 12049
 SECRET = "k" * 40
 PASSWORD = "first-password"
 _START_SECONDS = 30.0
@@ -31,7 +30,7 @@ class Server:
         root: a folder; `data/metadata` and `data/content` in it are the volumes.
         port: of the API.
         metrics: of the metrics.
-        nfs: where the real one serves files.
+        nfs: where the real one serves files. All three are the bed's where they are not given.
     """
 
     def __init__(
@@ -39,17 +38,19 @@ class Server:
         program: servers.Program,
         root: Path,
         *,
-        port: int = PORT,
-        metrics: int = METRICS,
-        nfs: int = NFS,
+        port: int | None = None,
+        metrics: int | None = None,
+        nfs: int | None = None,
     ):
         self.program = program
         self.root = root
-        self.port = port
+        self.port = port or bed.port(bed.API)
+        self.metrics_port = metrics or bed.port(bed.METRICS)
+        self._nfs = nfs or bed.port(bed.NFS)
         self.process: subprocess.Popen[bytes] | None = None
         self.password = PASSWORD
         self._tokens: dict[str, str] = {}
-        self.files = Files(real=program.real, port=port, nfs_port=nfs)
+        self.files = Files(real=program.real, port=self.port, nfs_port=self._nfs)
         for volume in (self.metadata, self.content):
             volume.mkdir(parents=True, exist_ok=True)
         self.environment = {
@@ -61,8 +62,8 @@ class Server:
             "logging": {"level": "INFO", "format": "json", "output": "stdout"},
             "shutdown_timeout": "30s",
             "database": {"type": "sqlite", "sqlite": {"path": str(self.database)}},
-            "controlplane": {"host": HOST, "port": port, "write_timeout": "30m"},
-            "metrics": {"enabled": True, "host": HOST, "port": metrics},
+            "controlplane": {"host": HOST, "port": self.port, "write_timeout": "30m"},
+            "metrics": {"enabled": True, "host": HOST, "port": self.metrics_port},
             "metadata": {"badger": {"block_cache_mb": 16, "index_cache_mb": 16}},
         }
 
@@ -120,6 +121,8 @@ class Server:
             if time.monotonic() > deadline or not self.process or self.process.poll() is not None:
                 raise AssertionError(self.log)
             time.sleep(0.02)
+        if self._nfs != bed.NFS:
+            self.api("PUT", "/adapters/nfs", {"enabled": True, "port": self._nfs})
 
     def ready(self) -> bool:
         """Whether it answers."""

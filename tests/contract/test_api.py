@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import bed
+
 PROBLEM = "application/problem+json"
-URL = "http://127.0.0.1:8080"
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +180,7 @@ def test_what_is_refused_is_said_in_the_same_words(stores, method, path, body, s
 
 
 def test_plain_text_where_the_router_answers(server):
-    answer = httpx.get(f"{URL}/api/v1/nothing", headers={"Authorization": "Bearer x"})
+    answer = httpx.get(f"{server.url}/api/v1/nothing", headers={"Authorization": "Bearer x"})
     assert (answer.status_code, answer.text.strip()) == (404, "404 page not found")
     assert server.api("PATCH", "/shares").status_code == 405
 
@@ -193,7 +194,7 @@ def test_plain_text_where_the_router_answers(server):
 )
 def test_without_a_good_token_it_is_plain_text(server, headers, text):
     assert server.process
-    answer = httpx.get(f"{URL}/api/v1/shares", headers=headers)
+    answer = httpx.get(f"{server.url}/api/v1/shares", headers=headers)
     assert (answer.status_code, answer.text.strip()) == (401, text)
     assert answer.headers["content-type"].startswith("text/plain")
 
@@ -213,28 +214,28 @@ def test_without_a_good_token_it_is_plain_text(server, headers, text):
 )
 def test_a_login_that_fails(server, content, status, detail):
     assert server.process
-    answer = httpx.post(f"{URL}/api/v1/auth/login", content=content)
+    answer = httpx.post(f"{server.url}/api/v1/auth/login", content=content)
     assert (answer.status_code, answer.json()["detail"]) == (status, detail)
 
 
 def test_a_user_who_is_no_admin_is_refused_in_plain_text(server):
     server.api("POST", "/users", {"username": "u", "password": "a-password", "role": "user"})
     token = server.login("a-password", "u").json()["access_token"]
-    answer = httpx.get(f"{URL}/api/v1/shares", headers={"Authorization": f"Bearer {token}"})
+    answer = httpx.get(f"{server.url}/api/v1/shares", headers={"Authorization": f"Bearer {token}"})
     assert (answer.status_code, answer.text.strip()) == (403, "Admin access required")
 
 
 def test_health_needs_no_token(server):
     assert server.process
-    assert httpx.get(f"{URL}/health").json()["status"] == "healthy"
-    ready = httpx.get(f"{URL}/health/ready").json()
+    assert httpx.get(f"{server.url}/health").json()["status"] == "healthy"
+    ready = httpx.get(f"{server.url}/health/ready").json()
     assert ready["data"]["shares"] >= 0
-    assert httpx.get(f"{URL}/health/stores").status_code == 404
+    assert httpx.get(f"{server.url}/health/stores").status_code == 404
 
 
 def test_the_metrics_name_the_version(server):
     assert server.process
-    text = httpx.get("http://127.0.0.1:9090/metrics").text
+    text = httpx.get(f"http://127.0.0.1:{server.metrics_port}/metrics").text
     assert any(
         line.startswith("dittofs_build_info{") and 'version="v' in line
         for line in text.splitlines()
@@ -308,17 +309,20 @@ def adapter(server, name: str, wanted: str) -> dict[str, Any]:
 
 
 def test_adapters_are_moved_stopped_and_started_by_put(server):
-    assert server.api("PUT", "/adapters/smb", {"enabled": True, "port": 12445}).status_code == 200
-    assert adapter(server, "smb", "healthy")["port"] == 12445
+    port = bed.port(bed.SMB)
+    assert server.api("PUT", "/adapters/smb", {"enabled": True, "port": port}).status_code == 200
+    assert adapter(server, "smb", "healthy")["port"] == port
     assert server.api("PUT", "/adapters/smb", {"enabled": False}).json()["enabled"] is False
-    assert adapter(server, "smb", "unknown")["port"] == 12445
+    assert adapter(server, "smb", "unknown")["port"] == port
 
 
 def test_the_password_is_changed_and_tokens_stay(server):
     token = server.login().json()["access_token"]
     body = {"current_password": "first-password", "new_password": "other-password"}
     assert server.api("POST", "/users/me/password", body).status_code == 200
-    answer = httpx.get(f"{URL}/api/v1/auth/me", headers={"Authorization": f"Bearer {token}"})
+    answer = httpx.get(
+        f"{server.url}/api/v1/auth/me", headers={"Authorization": f"Bearer {token}"}
+    )
     assert answer.json()["username"] == "admin"
     assert server.login().status_code == 401
     body = {"current_password": "other-password", "new_password": "first-password"}

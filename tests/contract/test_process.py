@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 
+@pytest.mark.needs_namespaces("the ports that a server begins with")
 def test_a_first_start_has_an_admin_and_two_adapters(fresh):
     fresh.start()
     assert fresh.login().status_code == 200
@@ -66,9 +67,7 @@ def test_tokens_end_with_the_secret_they_were_signed_with(fresh):
     fresh.stop()
     fresh.environment["DITTOFS_CONTROLPLANE_SECRET"] = "n" * 40
     fresh.start()
-    answer = httpx.get(
-        "http://127.0.0.1:8080/api/v1/shares", headers={"Authorization": f"Bearer {token}"}
-    )
+    answer = httpx.get(f"{fresh.url}/api/v1/shares", headers={"Authorization": f"Bearer {token}"})
     assert (answer.status_code, answer.text.strip()) == (401, "Invalid or expired token")
 
 
@@ -124,7 +123,7 @@ def test_a_store_that_another_process_has_open_ends_it(fresh):
 
 
 def test_an_api_port_that_is_taken_ends_it(fresh):
-    with socket.create_server(("127.0.0.1", 8080)):
+    with socket.create_server(("127.0.0.1", fresh.port)):
         fresh.launch()
         assert fresh.end() == 1
     assert "address already in use" in fresh.log.lower()

@@ -362,9 +362,8 @@ def test_too_many_connections(started, connect):
     database.ping()
 
 
-def test_a_full_disk(own_namespaces, tmp_path, new_place, connect):
-    if own_namespaces:
-        pytest.skip(f"this machine allows no namespaces: {own_namespaces}")
+@pytest.mark.needs_namespaces("a disk that is full")
+def test_a_full_disk(tmp_path, new_place, connect):
     server = databases.DatabaseServer(tmp_path / "server", size=400 * MIB, durable=True)
     with server:
         place = new_place(server)
