@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -73,10 +74,10 @@ def python_binds() -> list[Path]:
 def _launcher(module: str) -> Path:
     """A shell script that runs a module of the tests with this Python."""
     path = folders.of_this_run() / module
+    places = shlex.quote(f"{ROOT}/src:{ROOT}")
     text = (
-        "#!/bin/sh\n"
-        f"PYTHONPATH={ROOT}/src:{ROOT} PYTHONDONTWRITEBYTECODE=1 "
-        f'exec {sys.executable} -m {module} "$@"\n'
+        f"#!/bin/sh\nPYTHONPATH={places} PYTHONDONTWRITEBYTECODE=1 "
+        f'exec {shlex.quote(sys.executable)} -m {module} "$@"\n'
     )
     path.write_text(text, encoding="utf-8")
     path.chmod(0o755)

@@ -70,6 +70,13 @@ EVERYBODY = {
             "git clone -q file:///fresh/project.git first && git -C first worktree add -q --detach"
         ),
     ),
+    "odd-container": Who(
+        "the same, container without privileges",
+        entry="container",
+        installed=True,
+        environment=_ODD,
+        folder="a checkout",
+    ),
     "old-python": Who("root, Python 3.10 first on PATH", user="root", python="3.10"),
     "python3.12": Who("root, Python 3.12 first on PATH", user="root", python="3.12"),
     "bare": Who("user without sudo, nothing installed", says="apt-get install"),

@@ -8,6 +8,7 @@ folder and a volume, too, see `tests/functional/border.py`.
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -355,19 +356,20 @@ def _processes(pid: int, word: bytes | None = None) -> Iterator[int]:
 
 def _write_wget(path: Path) -> None:
     """The image's wget, with what the container's check uses of it."""
-    path.write_text(
-        f"#!{sys.executable}\n"
+    script = (
         "import sys, urllib.request\n"
         "try:\n"
         "    urllib.request.urlopen(sys.argv[-1], timeout=5).read()\n"
         "except OSError:\n"
         "    sys.exit(4)\n"
     )
+    # The kernel takes no path with a space in the first line of a script.
+    path.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c '{script}' \"$@\"\n")
     path.chmod(0o755)
 
 
 def _write_python(path: Path, more: str) -> None:
     """The image's python3: this one, without the packages of the tests."""
     base = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
-    path.write_text(f'#!/bin/sh\n{more}exec {base} -s "$@"\n')
+    path.write_text(f'#!/bin/sh\n{more}exec {shlex.quote(str(base))} -s "$@"\n')
     path.chmod(0o755)
