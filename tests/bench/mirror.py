@@ -301,7 +301,7 @@ def _memory(agent: Agent, files: int) -> Row:
 
 def _recovered(agent: Agent, files: int) -> Row:
     what = f"recovery of {files} files : `mysqldump` of the tables"
-    agent.stop(signal.SIGINT)
+    agent.stop()
     shutil.rmtree(agent.stores)
     (agent.metadata / "controlplane.db").unlink()
     dump = shutil.which("mariadb-dump") or shutil.which("mysqldump")
