@@ -32,7 +32,7 @@ class Stop:
 
 
 def stopped_by_signals(patience: float = 0.0) -> Stop:
-    """Be ended by SIGTERM within `patience` seconds, by SIGINT or a second signal at once.
+    """Be ended by SIGTERM within `patience` seconds, by SIGINT at once, also after a SIGTERM.
 
     Call it before other threads exist. The signals are taken by a thread of their own: an event
     that a signal's handler sets while its thread waits for that event can block both for good.
@@ -43,7 +43,7 @@ def stopped_by_signals(patience: float = 0.0) -> Stop:
     def wait() -> None:
         if signal.sigwait(_SIGNALS) == signal.SIGTERM and patience:
             stop.ending.set()
-            signal.sigtimedwait(_SIGNALS, patience)
+            signal.sigtimedwait({signal.SIGINT}, patience)
         else:
             stop.ordered = True
         stop.now.set()

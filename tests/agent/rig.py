@@ -142,6 +142,11 @@ class Agent:
         """End it; its exit code."""
         assert self.process is not None
         self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for its own end; its exit code."""
+        assert self.process is not None
         code = self.process.wait(30)
         self.process = None
         return code

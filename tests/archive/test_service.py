@@ -14,6 +14,7 @@ import pytest
 from agent.archive.errors import ArchiveError
 from agent.archive.settings import load
 from tests.archive.rig import wait_until
+from tests.databases import ROOT
 
 FILES = {"a": b"a" * 50_000, "b": os.urandom(200_000), "c": b""}
 ONE, TWO, THREE = (f"2026-11-24T18:00:0{number}Z" for number in (1, 2, 3))
@@ -75,6 +76,29 @@ def test_the_second_backup_sends_only_what_changed(serving, s3, bucket_name):
     before = s3.keys(bucket_name)
     assert serving.back_up(TWO)["backup-id"] == TWO
     assert s3.keys(bucket_name) == before
+
+
+def test_an_error_that_nobody_foresaw_ends_the_service_and_is_not_tried_for_ever(
+    serving, tmp_path
+):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket, threading\n"
+        "def getaddrinfo(*arguments, real=socket.getaddrinfo, **more):\n"
+        "    if threading.current_thread() is not threading.main_thread():\n"
+        "        raise RuntimeError('nobody foresaw this')\n"
+        "    return real(*arguments, **more)\n"
+        "socket.getaddrinfo = getaddrinfo\n"
+    )
+    serving.stop()
+    serving.ask("create", "create", ONE)
+    serving.environment = {"PYTHONPATH": f"{ROOT}/src:{tmp_path}"}
+    for attempt in range(1, 6):
+        serving.start()
+        assert serving.process.wait(20) == 1
+        assert serving.status["operation"]["attempts"] == attempt
+    assert "nobody foresaw this" in serving.log
+    serving.start()
+    wait_until(lambda: serving.status["operation"]["state"] == "failed")
 
 
 def test_deleting_one_leaves_what_the_other_needs(serving, s3, bucket_name):

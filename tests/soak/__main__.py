@@ -233,12 +233,14 @@ class Soak:
         assert self.agent.process is not None
         self.agent.process.send_signal(signal.SIGTERM)
         self.load.end()
-        self.agent.stop()
+        self.agent.ended()
         store = self.agent.stores / "export"
         wanted, found = content(store), self.agent.mirrored()
         missing = sum(wanted.get(key) != found.get(key) for key in {*wanted, *found})
         if missing:
-            self.differences.append(f"{missing} keys differ after a pod's end")
+            self.differences.append(
+                f"{missing} keys differ after a pod's end; the agent: {self.agent.log[-2000:]}"
+            )
         self._replace_volume()
         self.differences += self.load.differences()[:_SHOWN]
         self._serve_again()

@@ -24,11 +24,11 @@ def digest(seed: str, size: int, cut: int | None = None) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def note(ledger, *operation, answer="done"):
-    ledger.begin(*operation)
-    if answer == "done":
+def note(ledger: Ledger, *operation: object, answer: int | None = 0) -> None:
+    ledger.begin(str(operation[0]), *operation[1:])
+    if answer == 0:
         ledger.done()
-    elif answer:
+    elif answer is not None:
         ledger.refused(answer)
 
 
