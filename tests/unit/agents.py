@@ -25,11 +25,13 @@ class Guard:
 
     Attributes:
         starts: how often it was started.
+        broken: it ends at once.
     """
 
     def __init__(self, run: Path):
         self._run = run
         self.starts = 0
+        self.broken = False
 
     @property
     def config(self) -> dict[str, Any]:
@@ -44,7 +46,8 @@ class Guard:
         ]
         assert (self._run / "guard.json").stat().st_mode & 0o777 == 0o600
         self.starts += 1
-        self.say()
+        if not self.broken:
+            self.say()
 
     def say(self, **fields: Any) -> None:
         """Write guard-status.json."""
@@ -52,9 +55,12 @@ class Guard:
         status = {
             "updated": now,
             "short": [],
+            "full": False,
+            "halted": [],
             "since": now - 60,
             "free": {"content": 2**30, "metadata": 2**30},
             "error": "",
+            "error-since": None,
             "shares": {
                 name: {"quota": share["quota"], "removed": 0, "limit": share["quota"], "used": 0}
                 for name, share in self.config["shares"].items()
