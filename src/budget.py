@@ -27,20 +27,29 @@ _FACTOR_WITH_BACKUPS = 3
 _LEAST_SHARE = 512 * MIB
 # Of the volume, and at least what is overwritten between two cleanings: 40 s at 75 MB/s.
 _RESERVE, _LEAST_RESERVE = 1 / 20, 3 * GIB
+# With backups: more is overwritten while one runs than small shares hold.
+_BACKUP_RESERVE = 4 * GIB
+# What the server needs to clean: a segment that is half dead, for some shares at a time.
+_HALT = 512 * MIB
 # From here on the status warns, in percent.
 _WARNING = 85
 
 
 class Bounds(NamedTuple):
-    """Free bytes of a volume: below `freeze` no file may grow, from `resume` on they may again."""
+    """Free bytes of a volume.
+
+    Below `freeze` no file may grow, from `resume` on they may again; below `halt` nothing may be
+    written, until there is as much as `freeze`.
+    """
 
     freeze: int
     resume: int
+    halt: int
 
     @classmethod
-    def at(cls, freeze: int) -> "Bounds":
-        """With an edge each, so that it does not go back and forth."""
-        return cls(freeze, freeze * 5 // 4)
+    def at(cls, freeze: int, halt: int | None = None) -> "Bounds":
+        """With an edge between, so that it does not go back and forth."""
+        return cls(freeze, freeze * 5 // 4, halt or freeze // 2)
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,8 @@ def divide(
         small: whether the shares are to be served also where they do not fit.
     """
     factor = _FACTOR_WITH_BACKUPS if backups else _FACTOR
-    reserve = max(int(space.usable * _RESERVE), _LEAST_RESERVE)
+    for_backups = _BACKUP_RESERVE if backups else 0
+    reserve = max(int(space.usable * _RESERVE), _LEAST_RESERVE) + for_backups
     # The server counts removed files, so that what it tells may be more than there is.
     kept = min(sum(OPEN_SEGMENTS + factor * held for held in others), space.used)
     needs = {
@@ -123,10 +133,11 @@ def divide(
         freeze = max(space.usable // 20, 64 * MIB)
         bounds = Bounds.at(min(freeze, space.usable // 4))
         return Budget(space.usable, freeze, 0, needs, bounds, trial=True)
-    bounds = Bounds.at(max(space.usable // 50, GIB))
+    bounds = Bounds.at(max(space.usable // 50, GIB), _HALT)
     room = (space.usable - reserve - kept - OPEN_SEGMENTS * len(quotas)) // factor
     problem = None
     if fitting < len(quotas):
+        taken += for_backups
         size = max(taken + _LEAST_RESERVE, int(taken / (1 - _RESERVE)))
         size = -(-size // GIB) * GIB
         beside = f" beside {len(others)} that are not listed" if others else ""

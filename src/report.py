@@ -77,7 +77,9 @@ def guard_detail(report: space_guard.Report) -> Row:
         "space-guard": {
             "heard": moment(report.updated) if report.updated else "never",
             "short-of-space": ", ".join(report.short) or "no volume",
-            "since": moment(report.since) if report.short else "never",
+            "full": report.full,
+            "nothing-written-in": ", ".join(report.halted) or "no share",
+            "since": moment(report.since) if report.short or report.full else "never",
             "error": report.error or "none",
         }
     }

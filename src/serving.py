@@ -332,8 +332,7 @@ def _reconcile_shares(
         present = shares.settle(api, state.options, plan.steps, present)
     outcome.findings += shares.unhealthy(state.options, present)
     if state.options.shares is not None:
-        quotas = shares.guarded(state.options, present)
-        outcome.guard = space_guard.Guard(divided, quotas)
+        outcome.guard = space_guard.Guard(divided, shares.guarded(state.options, present))
     names = [share.name for share in wanted]
     if held:
         # What is taken out of the list is served until the list is looked at again.

@@ -237,13 +237,13 @@ def divide(options: Options, present: Present, space: Space, *, backups: bool) -
     return budget.divide(space, quotas, others, backups=backups, small=small)
 
 
-def guarded(options: Options, present: Present) -> dict[str, int]:
-    """The shares of the options that are on the content volume, each with its quota in bytes."""
-    return {
-        share.name: share.quota
+def guarded(options: Options, present: Present) -> tuple[ShareOptions, ...]:
+    """The shares of the options that are on the content volume."""
+    return tuple(
+        share
         for share in options.shares or ()
         if (found := present.shares.get(share.name)) and present.on_volume(found)
-    }
+    )
 
 
 def execute(api: Api, steps: Sequence[Step]) -> Iterator[CharmError]:
@@ -320,10 +320,11 @@ def _share_steps(wanted: Sequence[ShareOptions], present: Present) -> Iterator[S
 
 def _live_steps(share: ShareOptions, found: Share, present: Present) -> Iterator[Step]:
     fields = _fields(share)
+    has = ShareFields.of(found)
     if present.on_volume(found):
-        # The guard moves it: see space_guard.py.
-        fields = fields.model_copy(update={"quota": ShareFields.of(found).quota})
-    body = fields.changes(ShareFields.of(found))
+        # The guard has these: see space_guard.py.
+        fields = fields.model_copy(update={"quota": has.quota, "read_only": has.read_only})
+    body = fields.changes(has)
     if body:
         yield ChangeShare(share.name, body)
     if present.nfs[share.name].squash != _squash(share):

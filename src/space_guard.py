@@ -2,13 +2,14 @@
 
 A quota of the server is no bound that can be set once: it counts removed files for ever, and a
 share without one fills the volume. So the guard, a service that always runs beside the server,
-moves the quotas of the shares on the content volume: while a volume is short of space none of
-their files may grow, and the option's quota is given on top of what removed files count for.
+moves the quotas of the shares on the content volume: while a volume is short of space, or the
+shares hold all that there is room for, none of their files may grow; and the option's quota is
+given on top of what removed files count for. While next to nothing is left, nothing is written.
 """
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import ops
@@ -18,7 +19,7 @@ import credentials
 from budget import Budget, Space
 from credentials import Credentials
 from errors import BlockedError, CharmError, WaitingError
-from options import share_key
+from options import ShareOptions
 from said import Part, moment
 from sidecar import GUARD, Agent, agent_errors
 from state import State
@@ -42,12 +43,16 @@ class Report(Part):
 
     Attributes:
         short: the volumes that have too little space, since `since`.
+        full: whether the shares hold all that there is room for, since `since`.
+        halted: the shares in which nothing can be written.
         free: what each volume has free.
         error: why the server does not take what the guard wants, since `error_since`.
     """
 
     updated: float = 0.0
     short: tuple[str, ...] = ()
+    full: bool = False
+    halted: tuple[str, ...] = ()
     since: float = 0.0
     free: dict[str, int] = Field(default_factory=dict[str, int])
     error: str = ""
@@ -57,10 +62,10 @@ class Report(Part):
 
 @dataclass(frozen=True)
 class Guard:
-    """What is to be guarded: the division of the content volume, and the quotas of its shares."""
+    """What is to be guarded: a content volume as it is divided, and the shares on it."""
 
     budget: Budget
-    quotas: Mapping[str, int]
+    shares: tuple[ShareOptions, ...]
 
 
 def reconcile(
@@ -70,7 +75,7 @@ def reconcile(
     try:
         with agent_errors():
             agent = Agent(container, GUARD)
-            if not guard.quotas:
+            if not guard.shares:
                 agent.stop()
                 return []
             agent.ensure(_settings(state, model, made, guard), ["guard"])
@@ -107,11 +112,15 @@ def findings(report: Report) -> Iterator[CharmError]:
         )
     elif report.error_since and now - report.error_since > _SILENT:
         yield WaitingError(f"the guard of the volumes cannot set a quota: {report.error}")
+    remedy = "remove files or shares, or give it more room"
+    what = "nothing can be written" if report.halted else "no file can grow"
+    what = f"{what} since {moment(report.since)}"
     for name in report.short:
         left = format_size(report.free.get(name, 0))
+        yield BlockedError(f"{what}: the {name} volume has only {left} left; {remedy}")
+    if report.full:
         yield BlockedError(
-            f"no file can grow: the {name} volume has only {left} left since "
-            f"{moment(report.since)}; remove files or shares, or give it more room"
+            f"{what}: the shares hold all that the content volume has room for; {remedy}"
         )
 
 
@@ -131,8 +140,12 @@ def _settings(state: State, model: ops.Model, made: Credentials, guard: Guard) -
             },
             "room": guard.budget.room,
             "shares": {
-                name: {"quota": quota, "store": share_key(name)}
-                for name, quota in guard.quotas.items()
+                share.name: {
+                    "quota": share.quota,
+                    "read_only": share.read_only,
+                    "store": share.key,
+                }
+                for share in guard.shares
             },
             "log_level": state.options.log_level,
         },

@@ -52,9 +52,12 @@ class Guard:
         status = {
             "updated": now,
             "short": [],
+            "full": False,
+            "halted": [],
             "since": now - 60,
             "free": {"content": 2**30, "metadata": 2**30},
             "error": "",
+            "error-since": None,
             "shares": {
                 name: {"quota": share["quota"], "removed": 0, "limit": share["quota"], "used": 0}
                 for name, share in self.config["shares"].items()

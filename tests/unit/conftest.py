@@ -194,7 +194,7 @@ class Server(Border):
         self.last_words = ""
         self.now = [1000.0]
         self.pace = 1.0
-        self.spaces = dict.fromkeys(VOLUMES, (GIB, 99 * GIB))
+        self.spaces: dict[str, tuple[int, int]] = dict.fromkeys(VOLUMES, (GIB, 99 * GIB))
         self.options: dict[str, Any] = {}
 
     def start(self, environment: Mapping[str, str]) -> None:
@@ -342,4 +342,6 @@ def deployed(unit, template):
     unit.storages = template.storages
     unit.border.unit = unit
     unit.border.start(container.plan.services[SERVICE].environment)
+    # The template's is of some minutes ago.
+    unit.agent.guard.say()
     return unit

@@ -21,9 +21,10 @@ def of(size: int, used: int = 0) -> Space:
 @pytest.mark.parametrize(
     ("size", "count", "backups", "room"),
     [
-        # 4 GiB for each share and 3 GiB, or a twentieth; the rest by 2, or by 3 with backups.
+        # 4 GiB for each share and 3 GiB, or a twentieth; the rest by 2.
         (16 * GIB, 1, False, 9 * GIB // 2),
-        (16 * GIB, 1, True, 3 * GIB),
+        # With backups 4 GiB more, and by 3.
+        (16 * GIB, 1, True, 5 * GIB // 3),
         (16 * GIB, 2, False, 5 * GIB // 2),
         (100 * GIB, 1, False, 91 * GIB // 2),
         (1000 * GIB, 4, False, 934 * GIB // 2),
@@ -81,7 +82,7 @@ def test_a_volume_that_is_too_small_is_served_where_that_is_asked_for():
     assert trial.trial
     # No bound for the files: the guard has that of free space only.
     assert trial.room == 0
-    assert trial.bounds == (64 * MIB, 80 * MIB)
+    assert trial.bounds == (64 * MIB, 80 * MIB, 32 * MIB)
     # What fits is no trial.
     assert not budget.divide(of(8 * GIB), {"/a": 0}, small=True).trial
 
@@ -91,7 +92,7 @@ def test_a_volume_that_is_too_small_is_served_where_that_is_asked_for():
 )
 def test_a_volume_keeps_something_free(size, freeze):
     bounds = budget.divide(of(size), {"/a": 0}).bounds
-    assert bounds == (freeze, freeze * 5 // 4)
+    assert bounds == (freeze, freeze * 5 // 4, GIB // 2)
     assert bounds.freeze < budget.divide(of(size), {"/a": 0}).reserve
 
 

@@ -130,10 +130,6 @@ def test_nothing_differs_nothing_is_called():
     [
         ("access: read", ChangeShare("/a", {"default_permission": "read"})),
         (
-            "read-only: true",
-            ChangeShare("/a", {"read_only": True, "default_permission": "read-write"}),
-        ),
-        (
             "trash-days: 3",
             ChangeShare("/a", {"trash_enabled": True, "trash_retention_days": 3}),
         ),
@@ -147,10 +143,13 @@ def test_a_changed_field_is_one_call_there_and_one_back(change, step):
     assert plan(changed, serving(changed)).steps == ()
 
 
-def test_the_quota_of_content_in_memory_is_the_charms():
+def test_quota_and_read_only_of_content_in_memory_are_the_charms():
     entry = "- {{name: /a, content: memory, quota: {}}}"
     (step,) = plan(entry.format("1.5GiB"), serving(entry.format("1GiB"))).steps
     assert step == ChangeShare("/a", {"quota_bytes": str(GIB + GIB // 2)})
+    (step,) = plan(entry.format("1GiB, read-only: true"), serving(entry.format("1GiB"))).steps
+    body = {"read_only": True, "default_permission": "read-write"}
+    assert step == ChangeShare("/a", body)
 
 
 def test_a_share_that_leaves_the_list_is_disabled_and_comes_back_enabled():
@@ -204,10 +203,12 @@ def test_what_is_not_known_is_left_as_it_is():
     assert planned(unknown, present) == Plan((), ())
 
 
-def test_what_the_guard_made_of_a_quota_is_left_to_it():
+def test_what_the_guard_made_of_quota_and_read_only_is_left_to_it():
     present = serving("- {name: /a, quota: 1GiB}")
     for quota in ("1.37GiB", "1B", None):
-        present.shares["/a"] = present.shares["/a"].model_copy(update={"quota_bytes": quota})
+        present.shares["/a"] = present.shares["/a"].model_copy(
+            update={"quota_bytes": quota, "read_only": True}
+        )
         assert plan("- {name: /a, quota: 1GiB}", present).steps == ()
         assert plan("- name: /a", present).steps == ()
 

@@ -110,8 +110,9 @@ def test_a_volume_of_1_gib_is_refused_until_it_is_larger_or_a_trial_is_asked_for
     trial = "nfs, smb: /export; for a trial: the content volume is too small"
     assert status == testing.ActiveStatus(trial)
     assert unit.agent.guard.config["volumes"]["content"] == {
-        "freeze": GIB // 16 + 0,
-        "resume": GIB // 16 * 5 // 4,
+        "freeze": 64 * MIB,
+        "resume": 80 * MIB,
+        "halt": 32 * MIB,
     }
     unit.border.spaces["content"] = (0, 16 * GIB)
     assert unit.run("update_status") == ACTIVE
@@ -141,11 +142,11 @@ def test_the_guard_runs_beside_the_server_and_is_told_what_it_needs(deployed):
     assert deployed.guard == pebble.ServiceStatus.ACTIVE
     config = deployed.agent.guard.config
     assert config["volumes"] == {
-        "content": {"freeze": 2 * GIB, "resume": 2 * GIB * 5 // 4},
-        "metadata": {"freeze": 10 * GIB, "resume": 10 * GIB * 5 // 4},
+        "content": {"freeze": 2 * GIB, "resume": 5 * GIB // 2, "halt": GIB // 2},
+        "metadata": {"freeze": 10 * GIB, "resume": 25 * GIB // 2, "halt": 5 * GIB},
     }
     assert config["room"] == 91 * GIB // 2
-    assert config["shares"] == {"/export": {"quota": 0, "store": "export"}}
+    assert config["shares"] == {"/export": {"quota": 0, "read_only": False, "store": "export"}}
     assert config["api"]["password"]
     assert config["api"]["password"] not in "\n".join(deployed.logs)
 
@@ -156,9 +157,10 @@ def test_it_is_started_again_only_where_something_differs(deployed):
     deployed.run("config_changed")
     assert deployed.agent.guard.starts == starts
     deployed.server.calls.clear()
-    deployed.configure(shares="- {name: /export, quota: 1GiB}")
+    deployed.configure(shares="- {name: /export, quota: 1GiB, read-only: true}")
     assert deployed.agent.guard.starts == starts + 1
-    assert deployed.agent.guard.config["shares"]["/export"]["quota"] == GIB
+    share = deployed.agent.guard.config["shares"]["/export"]
+    assert (share["quota"], share["read_only"]) == (GIB, True)
     assert deployed.server.changes == []
     deployed.border.spaces["content"] = (GIB, 199 * GIB)
     deployed.run("update_status")
@@ -180,11 +182,28 @@ def test_a_wrong_option_leaves_the_guard_as_it_is(deployed):
     assert deployed.agent.guard.starts == starts
 
 
-def test_that_no_file_can_grow_is_said_until_it_can(deployed):
-    deployed.agent.guard.say(short=["content"], since=1767225600.0, free={"content": 900 * MIB})
+@pytest.mark.parametrize(
+    ("said", "what", "why"),
+    [
+        ({"short": ["content"]}, "no file can grow", "content volume has only 900.00MiB left"),
+        (
+            {"short": ["metadata"], "halted": ["/export"]},
+            "nothing can be written",
+            "metadata volume has only 7.00MiB left",
+        ),
+        (
+            {"full": True},
+            "no file can grow",
+            "shares hold all that the content volume has room for",
+        ),
+    ],
+)
+def test_that_no_file_can_grow_is_said_until_it_can(deployed, said, what, why):
+    free = {"content": 900 * MIB, "metadata": 7 * MIB}
+    deployed.agent.guard.say(since=1767225600.0, free=free, **said)
     assert deployed.run("update_status") == testing.BlockedStatus(
-        "no file can grow: the content volume has only 900.00MiB left since 2026-01-01 00:00 UTC; "
-        "remove files or shares, or give it more room"
+        f"{what} since 2026-01-01 00:00 UTC: the {why}; remove files or shares, or give it more "
+        "room"
     )
     deployed.agent.guard.say()
     assert deployed.run("update_status") == ACTIVE
