@@ -34,7 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="limits", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--volume", type=int, default=9 * 1024, help="its size in MiB")
+    parser.add_argument("--volume", type=int, default=14 * 1024, help="its size in MiB")
     parser.add_argument("--times", type=float, default=20, help="volumes to write, at most")
     asked = parser.parse_args()
     server = servers.server()
