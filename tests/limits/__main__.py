@@ -14,11 +14,13 @@ import time
 from pathlib import Path
 from random import Random
 
+import budget
+from budget import Space
 from tests import namespaces, servers
 from tests.limits import volume
 from tests.limits.index import Pattern
-from tests.limits.run import Budget, Run, say
-from tests.limits.site import Site, deployed
+from tests.limits.run import Run, say
+from tests.limits.site import SHARE, Site, deployed
 from tests.limits.writers import Writers
 
 _MIB, _GIB = 2**20, 2**30
@@ -32,7 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="limits", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--volume", type=int, default=10 * 1024, help="its size in MiB")
+    parser.add_argument("--volume", type=int, default=14 * 1024, help="its size in MiB")
     parser.add_argument("--times", type=float, default=20, help="volumes to write, at most")
     asked = parser.parse_args()
     server = servers.server()
@@ -51,17 +53,17 @@ def main() -> int:
             f"limits: {server}, {usable / _MIB:.0f} MiB of {site.file_system}, "
             f"{asked.seconds:.0f} s, seed {asked.seed}"
         )
-        run = _run(site, usable, asked.seed, random)
+        run = _run(site, asked.seed, random)
         run.run(began + asked.seconds * (1 - _REST), asked.times * usable)
         return report(run, time.monotonic() - began)
 
 
-def _run(site: Site, usable: int, seed: int, random: Random) -> Run:
+def _run(site: Site, seed: int, random: Random) -> Run:
     writers = Writers(
         site.connect, Pattern(_BLOCK), blocks=_BLOCKS, threads=_CLIENTS, seed=seed
     )
-    budget = Budget(usable, share=4 * _GIB, factor=3, reserve=max(usable // 20, 3 * _GIB))
-    return Run(site, writers, budget, random)
+    stated = budget.divide(Space.of(site.content), {SHARE: 0}, backups=True)
+    return Run(site, writers, stated, random)
 
 
 def report(run: Run, seconds: float) -> int:
@@ -69,7 +71,7 @@ def report(run: Run, seconds: float) -> int:
     counts = run.writers.counts
     kinds: dict[str, int] = {}
     for each in counts.refusals:
-        room = "there was room" if run.budget.room(each.live) else "no room"
+        room = "there was room" if each.live <= run.budget.room else "no room"
         kinds[f"{each.status} ({room})"] = kinds.get(f"{each.status} ({room})", 0) + 1
     kills = ", ".join(f"{count} x {what}" for what, count in sorted(run.site.kills.items()))
     backups = ", ".join(f"{count} {what}" for what, count in sorted(run.site.backups.items()))

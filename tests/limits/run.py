@@ -4,9 +4,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 
+from budget import Budget
 from tests.limits import volume
 from tests.limits.site import Site
 from tests.limits.writers import Writers
@@ -18,32 +18,6 @@ _ROUND = 45.0
 # How often, at each look.
 _KILL, _BACK_UP, _EVENT = 0.03, 0.03, 0.05
 _LOOK_EVERY, _EVENT_EVERY = 0.5, 10.0
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What is said to fit, see docs/reference/sizing.md.
-
-    Attributes:
-        usable: what the file system of the content volume gives, in bytes.
-        share: what the share needs in any case.
-        factor: what it needs for each byte that it holds.
-        reserve: what is kept free for what is overwritten between two cleanings.
-    """
-
-    usable: int
-    share: int
-    factor: float
-    reserve: int
-
-    @property
-    def most(self) -> int:
-        """What the files of the share may hold, in bytes."""
-        return int((self.usable - self.share - self.reserve) / self.factor)
-
-    def room(self, live: int) -> bool:
-        """Whether there is room, when the files hold so much."""
-        return live <= self.most
 
 
 class Run:
@@ -60,7 +34,7 @@ class Run:
 
     def run(self, end: float, wanted: float) -> None:
         """Do everything; the rounds of overwriting last until `end` or `wanted` bytes."""
-        say(f"limits: the budget lets {self.budget.most / _MIB:.0f} MiB in")
+        say(f"limits: the budget lets {self.budget.room / _MIB:.0f} MiB in")
         self.fill()
         self.make_room()
         self.overwrite(end, wanted)
@@ -82,7 +56,7 @@ class Run:
         """Remove files until there are half of what the budget lets in; writing works again."""
         files = list(self.writers.files.values())
         size = self.writers.blocks * self.writers.pattern.block_size
-        kept = int(self.budget.most / 2 / size)
+        kept = int(self.budget.room / 2 / size)
         self._random.shuffle(files)
         self.writers.remove(files[kept:])
         began = time.monotonic()
@@ -114,7 +88,7 @@ class Run:
         """Remove all files, and write as many as the budget lets in."""
         self.writers.remove(list(self.writers.files.values()))
         refused = len(self.writers.counts.refusals)
-        self._let(lambda: self.writers.fill(self.budget.most))
+        self._let(lambda: self.writers.fill(self.budget.room))
         refusals = self.writers.counts.refusals[refused:]
         say(f"limits: refilled with {self.writers.live / _MIB:.0f} MiB, {len(refusals)} refused")
         self._compare("after refilling")
@@ -132,7 +106,7 @@ class Run:
     @property
     def refused_in_vain(self) -> int:
         """Writes that were refused although the budget says that there was room."""
-        return sum(self.budget.room(each.live) for each in self.writers.counts.refusals)
+        return sum(each.live <= self.budget.room for each in self.writers.counts.refusals)
 
     @property
     def peak(self) -> int:
