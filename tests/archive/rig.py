@@ -50,12 +50,13 @@ class Server(Process):
         self.password = secrets.token_urlsafe(12)
         self.environment["DITTOFS_ADMIN_INITIAL_PASSWORD"] = self.password
 
-    def start(self) -> None:
-        """Start it, and let it serve files where `files` looks for them."""
-        super().start()
+    def _move_files(self) -> None:
+        """It may have another control plane than at its last start."""
         found = {each["type"]: each for each in self.api("GET", "/adapters").json()}
         if found["smb"]["enabled"]:
             self.api("PUT", "/adapters/smb", {"enabled": False})
+        if found["nfs"]["port"] != self._nfs:
+            self.api("PUT", "/adapters/nfs", {"enabled": True, "port": self._nfs})
 
     def settings(self) -> dict[str, str]:
         """How the agent reaches it: the part `api` of its configuration."""

@@ -46,7 +46,7 @@ class Server:
         self.root = root
         self.port = port or bed.port(bed.API)
         self.metrics_port = metrics or bed.port(bed.METRICS)
-        self._nfs = nfs or bed.port(bed.NFS)
+        self._nfs, self._nfs_now = nfs or bed.port(bed.NFS), bed.NFS
         self.process: subprocess.Popen[bytes] | None = None
         self.password = PASSWORD
         self._tokens: dict[str, str] = {}
@@ -121,8 +121,13 @@ class Server:
             if time.monotonic() > deadline or not self.process or self.process.poll() is not None:
                 raise AssertionError(self.log)
             time.sleep(0.02)
-        if self._nfs != bed.NFS:
+        self._move_files()
+
+    def _move_files(self) -> None:
+        """Let the real server serve files where `files` looks for them; it keeps that."""
+        if self.program.real and self._nfs != self._nfs_now:
             self.api("PUT", "/adapters/nfs", {"enabled": True, "port": self._nfs})
+            self._nfs_now = self._nfs
 
     def ready(self) -> bool:
         """Whether it answers."""

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socketserver
 import subprocess
 import sys
@@ -458,8 +459,16 @@ def main() -> None:
     socket = Path(os.environ["PEBBLE"]) / ".pebble.socket"
     socket.unlink(missing_ok=True)
     Handler.daemon = Daemon()
+
+    def end(*_: object) -> None:
+        # `shutdown` waits for the loop that this very thread runs.
+        threading.Thread(target=listener.shutdown).start()
+
+    signal.signal(signal.SIGTERM, end)
     with Listener(str(socket), Handler) as listener:
         listener.serve_forever(poll_interval=0.1)
+    for service in Handler.daemon.services.values():
+        service.stop()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import secrets
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from random import Random
 
 from agent.journal import Position
 from agent.mysql import DatabaseError
-from tests import namespaces, servers
+from tests import folders, namespaces, servers
 from tests.agent.rig import Agent, wait_until
 from tests.databases import DatabaseServer, TcpProxy, find_program
 from tests.nfs import missing
@@ -248,8 +247,8 @@ def main() -> int:
     what = str(server) if which == "server" else "the stand-in's writer"
     say(f"soak: {what}, {find_program()}, {asked.seconds:.0f} s, seed {asked.seed}")
     namespaces.enter()
-    with tempfile.TemporaryDirectory() as directory:
-        soak = Soak(Path(directory), asked.seed, which)
+    with folders.temporary() as directory:
+        soak = Soak(directory, asked.seed, which)
         try:
             soak.run(asked.seconds)
         except AssertionError as error:

@@ -11,7 +11,6 @@ has to be whole; now and then each is restored. Exits non-zero at the first poin
 import argparse
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections import Counter, deque
@@ -22,7 +21,7 @@ from random import Random
 
 from ops import testing
 
-from tests import namespaces, servers
+from tests import folders, namespaces, servers
 from tests.functional.files import ClientError
 from tests.s3 import S3Server
 from tests.soak.deployment import Site, ViolationError
@@ -188,8 +187,8 @@ def main() -> int:
     random = Random(asked.seed)  # noqa: S311  # the same each time
     points = only(asked.only, random) if asked.only else plan(random)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as directory, S3Server(Path(directory) / "s3") as s3:
-        run = Run(Path(directory), s3, asked.seed, points)
+    with folders.temporary() as directory, S3Server(directory / "s3") as s3:
+        run = Run(directory, s3, asked.seed, points)
         problem = ""
         try:
             run.run(asked.points)
