@@ -15,7 +15,7 @@ makes_uv="python=\$(scripts/find-python.sh $oldest) &&
 
 set -- python3 "nothing of this project runs without Python $oldest or newer" \
     "scripts/find-python.sh $oldest"
-set -- "$@" "$venv" "Python packages are installed with it" "$has_uv || $makes_uv"
+set -- "$@" "$venv" "Python packages are installed with it" "$has_uv || { $makes_uv; }"
 set -- "$@" bubblewrap "without it tests and demo run in folders, and some tests are skipped" "command -v bwrap"
 # The server that the mirror of the metadata is tested with; of this package nothing is started.
 set -- "$@" mariadb-server-core "what needs MySQL is skipped" \

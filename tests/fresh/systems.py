@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache" / "fresh"
 ENTER = Path(__file__).with_name("enter.sh")
 # Started programs die with the one that started them, and whatever they started with them.
-CONFINED = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork")
-CONFINED += ("--kill-child",)
+DIES = ("setpriv", "--pdeathsig", "KILL")
+CONFINED = (*DIES, "unshare", "--mount", "--pid", "--fork", "--kill-child")
 # The README says that these are needed to get and to start the project.
 INCLUDED = "ca-certificates,git,make"
 _ENVIRONMENT = re.compile(
@@ -63,7 +63,7 @@ def copy(release: str, folder: Path) -> None:
     """A system for one row in `folder`, with what a user of this machine has."""
     remove(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["cp", "-a", CACHE / "base" / release, folder], check=True)
+    subprocess.run([*DIES, "cp", "-a", CACHE / "base" / release, folder], check=True)
     (folder / "fresh").mkdir()
     (folder / "fresh/environment").write_text("".join(_environment()))
     (folder / "etc/apt/sources.list").write_text("".join(_sources(release)))
@@ -93,7 +93,7 @@ def put_python(folder: Path, version: str) -> bool:
     # Where it is on this machine, because its programs name that place.
     target = folder / found[-1].relative_to("/")
     target.parent.mkdir(parents=True)
-    subprocess.run(["cp", "-a", found[-1], target], check=True)
+    subprocess.run([*DIES, "cp", "-a", found[-1], target], check=True)
     with (folder / "fresh/environment").open("a") as file:
         file.write(f"export PATH={shlex.quote(str(found[-1] / 'bin'))}:$PATH\n")
     return True

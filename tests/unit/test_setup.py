@@ -212,6 +212,18 @@ def test_the_module_for_environments_is_the_one_of_the_python_that_is_there(mach
     assert machine.asked[0].endswith(" python3.13-venv")
 
 
+@pytest.mark.parametrize("can", ["uv", "ensurepip", "-m pip"])
+def test_no_package_is_asked_for_where_environments_can_be_made(machine, can):
+    machine.put_python(
+        "python3", "3.13.1", f'case "$*" in *format*|*"{can}"*) ;; *) exit 1 ;; esac'
+    )
+    for name in ("bwrap", "mariadbd", *(["uv"] if can == "uv" else [])):
+        machine.put(name, "")
+    machine.put("apt-get", INSTALLS)
+    done = machine.run("system-packages.sh", "3.11")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_no_python_at_all_is_one_line(machine):
     done = machine.run("venv.sh", ".venv", "3.11", "requirements.txt")
     assert done.returncode == 1
