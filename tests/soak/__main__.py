@@ -152,6 +152,8 @@ class Soak:
 
     def start_agent(self) -> None:
         """Start it, now and then on another day: nothing may depend on the clock."""
+        # What the one before said is not true of this one.
+        (self.agent.run / "status.json").unlink(missing_ok=True)
         self.agent.environment = {}
         if Path(_FAKETIME).exists() and self.random.random() < 0.3:
             self.faults["clock"] += 1
