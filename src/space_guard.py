@@ -28,6 +28,8 @@ from workload import API_URL, METRICS_URL
 
 # It writes every few seconds, and cannot set a quota while the server starts.
 _SILENT = 60.0
+_START_WAIT = 8.0
+_POLL = 0.1
 
 
 class ShareReport(Part):
@@ -78,8 +80,8 @@ def reconcile(
             if not guard.shares:
                 agent.stop()
                 return []
-            agent.ensure(_settings(state, model, made, guard), ["guard"])
-            report = parse(agent.status())
+            started = agent.ensure(_settings(state, model, made, guard), ["guard"])
+            report = _settle(agent) if started else parse(agent.status())
     except CharmError as error:
         return [error]
     return list(findings(report))
@@ -104,9 +106,13 @@ def parse(text: bytes | None) -> Report:
 
 
 def findings(report: Report) -> Iterator[CharmError]:
-    """What is to be said of it; nothing where there is space, or nothing is known yet."""
+    """What is to be said of it; nothing where there is space."""
     now = time.time()
-    if report.updated and now - report.updated > _SILENT:
+    if not report.updated:
+        yield WaitingError(
+            "the guard of the volumes does not work yet: see the log of the agent's container"
+        )
+    elif now - report.updated > _SILENT:
         yield WaitingError(
             f"the guard of the volumes has said nothing since {moment(report.updated)}"
         )
@@ -122,6 +128,16 @@ def findings(report: Report) -> Iterator[CharmError]:
         yield BlockedError(
             f"{what}: the shares hold all that the content volume has room for; {remedy}"
         )
+
+
+def _settle(agent: Agent) -> Report:
+    """What it says after its start, when it has looked at the volumes, or 8 s later."""
+    end = time.monotonic() + _START_WAIT
+    while True:
+        report = parse(agent.status())
+        if report.updated or time.monotonic() > end:
+            return report
+        time.sleep(_POLL)
 
 
 def _settings(state: State, model: ops.Model, made: Credentials, guard: Guard) -> bytes:

@@ -25,11 +25,13 @@ class Guard:
 
     Attributes:
         starts: how often it was started.
+        broken: it ends at once.
     """
 
     def __init__(self, run: Path):
         self._run = run
         self.starts = 0
+        self.broken = False
 
     @property
     def config(self) -> dict[str, Any]:
@@ -44,7 +46,8 @@ class Guard:
         ]
         assert (self._run / "guard.json").stat().st_mode & 0o777 == 0o600
         self.starts += 1
-        self.say()
+        if not self.broken:
+            self.say()
 
     def say(self, **fields: Any) -> None:
         """Write guard-status.json."""

@@ -224,6 +224,16 @@ def test_a_guard_that_says_nothing_or_cannot_work_is_said(deployed):
     )
 
 
+def test_a_guard_that_ends_at_once_is_said(deployed):
+    deployed.agent.guard.broken = True
+    status = deployed.configure(shares="- {name: /export, quota: 1GiB}")
+    assert status == testing.WaitingStatus(
+        "the guard of the volumes does not work yet: see the log of the agent's container"
+    )
+    deployed.agent.guard.broken = False
+    assert deployed.configure(shares="- {name: /export, quota: 2GiB}") == ACTIVE
+
+
 def test_without_its_container_the_server_serves_and_that_is_said(deployed):
     deployed.agent_away()
     assert deployed.run("update_status") == testing.WaitingStatus(
