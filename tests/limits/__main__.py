@@ -71,7 +71,7 @@ def report(run: Run, seconds: float) -> int:
     counts = run.writers.counts
     kinds: dict[str, int] = {}
     for each in counts.refusals:
-        room = "there was room" if each.live <= run.budget.room else "no room"
+        room = "there was room" if run.was_room(each) else "no room"
         kinds[f"{each.status} ({room})"] = kinds.get(f"{each.status} ({room})", 0) + 1
     kills = ", ".join(f"{count} x {what}" for what, count in sorted(run.site.kills.items()))
     backups = ", ".join(f"{count} {what}" for what, count in sorted(run.site.backups.items()))

@@ -69,12 +69,12 @@ class Site:
         return self.unit.run("update_status")
 
     def settle(self) -> Any:
-        """Deliver events until nothing is under way; the status."""
+        """Deliver events until nothing is under way; the status, which may say what is full."""
         note = self.pod.volumes["metadata"].path / ".dittofs-operation.json"
         end = time.monotonic() + _PATIENCE
         while True:
             status = self.event()
-            if not note.exists() and status.name == "active":
+            if not note.exists() and status.name in {"active", "blocked"}:
                 return status
             assert time.monotonic() < end, f"no end of it: {status}"
             time.sleep(0.5)

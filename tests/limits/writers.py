@@ -41,11 +41,13 @@ class Refusal:
     Attributes:
         status: the server's, as NFSv3 calls it.
         live: the bytes that the files had then.
+        excused: it is within the time in which room comes back.
     """
 
     status: str
     live: int
     at: float
+    excused: bool = False
 
 
 @dataclass
