@@ -153,7 +153,9 @@ class Run:
         """Let the clients work in threads while the charm's events happen in this one.
 
         Args:
+            clients: lets them work.
             over: set at `stop`; until then things are killed, and backups made.
+            stop: when that is, as `time.monotonic` tells it.
         """
         failed: list[BaseException] = []
 
