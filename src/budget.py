@@ -33,6 +33,11 @@ _BACKUP_RESERVE = 4 * GIB
 _HALT = 512 * MIB
 # From here on the status warns, in percent.
 _WARNING = 85
+# What gives a volume room again. The server keeps a record of each file that was removed.
+REMEDIES = {
+    "metadata": "delete shares that nobody needs, or give it more room",
+    "content": "remove files or shares, or give it more room",
+}
 
 
 class Bounds(NamedTuple):
@@ -155,5 +160,5 @@ def nearly_full(volumes: Mapping[str, Space]) -> Iterator[BlockedError]:
         if space.usable and space.used * 100 >= space.usable * _WARNING:
             yield BlockedError(
                 f"the {name} volume is {space.used * 100 // space.usable} % full, "
-                f"{format_size(space.free)} are left: remove files or shares, or give it more room"
+                f"{format_size(space.free)} are left: {REMEDIES[name]}"
             )

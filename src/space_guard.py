@@ -16,7 +16,7 @@ import ops
 from pydantic import Field, ValidationError
 
 import credentials
-from budget import Budget, Space
+from budget import REMEDIES, Budget, Space
 from credentials import Credentials
 from errors import BlockedError, CharmError, WaitingError
 from options import ShareOptions
@@ -118,15 +118,16 @@ def findings(report: Report) -> Iterator[CharmError]:
         )
     elif report.error_since and now - report.error_since > _SILENT:
         yield WaitingError(f"the guard of the volumes cannot set a quota: {report.error}")
-    remedy = "remove files or shares, or give it more room"
     what = "nothing can be written" if report.halted else "no file can grow"
     what = f"{what} since {moment(report.since)}"
     for name in report.short:
         left = format_size(report.free.get(name, 0))
+        remedy = REMEDIES.get(name, "")
         yield BlockedError(f"{what}: the {name} volume has only {left} left; {remedy}")
     if report.full:
         yield BlockedError(
-            f"{what}: the shares hold all that the content volume has room for; {remedy}"
+            f"{what}: the shares hold all that the content volume has room for; "
+            f"{REMEDIES['content']}"
         )
 
 

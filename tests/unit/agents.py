@@ -108,7 +108,7 @@ class Agent:
     def bare(self) -> None:
         """The program is not there, neither in this container nor in the next."""
         self.program = False
-        self.new_container()
+        (self.run / "lib.digest").unlink(missing_ok=True)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Unit(juju.Unit):
             (root / name).mkdir(parents=True, exist_ok=True)
         self.database = root / "metadata" / "controlplane.db"
         self.agent = agents.Agent(root / AGENT, root / "metadata")
-        self._made_of: dict[str, Any] = {}
+        self.made_of: dict[str, Any] = {}
         super().__init__(unit_id)
 
     def containers(self, can_connect: bool) -> list[testing.Container]:
@@ -154,8 +154,8 @@ class Unit(juju.Unit):
         """What Pebble does with the services of the agent's container that are not as planned."""
         for name, service in services.items():
             made_of = (service.command, service.environment)
-            changed = self._made_of.get(name) != made_of
-            self._made_of[name] = made_of
+            changed = self.made_of.get(name) != made_of
+            self.made_of[name] = made_of
             if service.startup != "enabled" or (name in before and not changed):
                 continue
             if name == AGENT:
@@ -164,6 +164,10 @@ class Unit(juju.Unit):
                 self.agent.guard.start(service.command)
             else:
                 self.agent.archive.start(service.command)
+
+    def runs_as(self, other: "Unit") -> None:
+        """The services of the agent's container run, as those of another unit do."""
+        self.made_of = dict(other.made_of)
 
     def _deliver(self, context: testing.Context[Any], event: Any) -> None:
         self.border.unit = self
@@ -342,6 +346,7 @@ def deployed(unit, template):
     unit.storages = template.storages
     unit.border.unit = unit
     unit.border.start(container.plan.services[SERVICE].environment)
-    # The template's is of some minutes ago.
+    unit.runs_as(template)
+    # What the guard said there is of some minutes ago.
     unit.agent.guard.say()
     return unit

@@ -107,10 +107,9 @@ def test_the_warning_comes_at_85_percent_and_goes():
     quiet = {"metadata": of(100 * GIB, 84 * GIB), "content": of(0)}
     assert list(budget.nearly_full(quiet)) == []
     loud = {"metadata": of(100 * GIB, 85 * GIB), "content": of(10 * GIB, 10 * GIB)}
-    remedy = "remove files or shares, or give it more room"
     assert [str(each) for each in budget.nearly_full(loud)] == [
-        f"the metadata volume is 85 % full, 15.00GiB are left: {remedy}",
-        f"the content volume is 100 % full, 0B are left: {remedy}",
+        f"the metadata volume is 85 % full, 15.00GiB are left: {budget.REMEDIES['metadata']}",
+        f"the content volume is 100 % full, 0B are left: {budget.REMEDIES['content']}",
     ]
 
 

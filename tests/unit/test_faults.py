@@ -4,6 +4,7 @@ import pytest
 from ops import pebble, testing
 
 from tests.standin.core import Cut, Response, Timeout
+from units import GIB
 
 ACTIVE = testing.ActiveStatus("nfs, smb: /export, /more")
 WANTED = "- {name: /export, access: read, squash: none}\n- name: /more"
@@ -184,6 +185,7 @@ def test_a_backend_cannot_be_changed_and_says_so(deployed):
 
 
 def test_too_many_shares_for_the_memory(deployed):
+    deployed.border.spaces["content"] = (0, 400 * GIB)
     text = "\n".join(f"- name: /s{number}" for number in range(20))
     status = deployed.configure(shares=text)
     assert status.message.startswith("memory 2.00GiB holds 9 of the 20 shares")

@@ -155,16 +155,11 @@ def test_a_new_pod_after_the_relation_is_gone_has_no_agent(mirrored):
     assert AGENT not in plan(mirrored).services
 
 
-def test_a_unit_without_the_relation_does_not_mind_the_agents_container(deployed):
-    agent = dataclasses.replace(deployed.state.get_container(AGENT), can_connect=False)
-    deployed.change(containers=[deployed.state.get_container("dittofs"), agent])
-    assert beside(deployed) == f"active: {SERVED}"
-    assert beside_related(deployed) == "waiting: waiting for the agent's container"
-
-
-def beside_related(unit) -> str:
-    unit.relate()
-    return beside(unit)
+def test_the_agents_container_is_waited_for_once(deployed):
+    deployed.agent_away()
+    assert beside(deployed) == "waiting: waiting for the agent's container"
+    deployed.relate()
+    assert beside(deployed) == "waiting: waiting for the agent's container"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import time
 import pytest
 from ops import pebble, testing
 
+from budget import REMEDIES
 from stores import NEVER_EVICTS
 from tests.juju import AGENT
 from units import GIB, MIB
@@ -123,8 +124,7 @@ def test_a_volume_of_1_gib_is_refused_until_it_is_larger_or_a_trial_is_asked_for
 def test_a_volume_that_is_nearly_full_is_said_until_it_is_not(deployed, volume):
     deployed.border.spaces[volume] = (85 * GIB, 15 * GIB)
     assert deployed.run("update_status") == testing.BlockedStatus(
-        f"the {volume} volume is 85 % full, 15.00GiB are left: remove files or shares, or give it "
-        "more room"
+        f"the {volume} volume is 85 % full, 15.00GiB are left: {REMEDIES[volume]}"
     )
     deployed.border.spaces[volume] = (84 * GIB, 16 * GIB)
     assert deployed.run("update_status") == ACTIVE
@@ -202,8 +202,8 @@ def test_that_no_file_can_grow_is_said_until_it_can(deployed, said, what, why):
     free = {"content": 900 * MIB, "metadata": 7 * MIB}
     deployed.agent.guard.say(since=1767225600.0, free=free, **said)
     assert deployed.run("update_status") == testing.BlockedStatus(
-        f"{what} since 2026-01-01 00:00 UTC: the {why}; remove files or shares, or give it more "
-        "room"
+        f"{what} since 2026-01-01 00:00 UTC: the {why}; "
+        f"{REMEDIES['metadata' if 'metadata' in why else 'content']}"
     )
     deployed.agent.guard.say()
     assert deployed.run("update_status") == ACTIVE
