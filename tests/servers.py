@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,9 +47,10 @@ def server() -> Program:
     return standin()
 
 
-def standin() -> Program:
-    """The stand-in server, as a program."""
-    return Program(_launcher("tests.standin"), "DittoFS stand-in v0.29.0", real=False)
+def standin(**environment: str) -> Program:
+    """The stand-in server, as a program; `environment` such as `STANDIN_SEGMENT_BYTES="4096"`."""
+    path = _launcher("tests.standin", environment)
+    return Program(path, "DittoFS stand-in v0.29.0", real=False)
 
 
 @functools.cache
@@ -71,12 +73,15 @@ def python_binds() -> list[Path]:
     return sorted(path for path in found if not path.is_relative_to("/usr"))
 
 
-def _launcher(module: str) -> Path:
+def _launcher(module: str, environment: Mapping[str, str] | None = None) -> Path:
     """A shell script that runs a module of the tests with this Python."""
-    path = folders.of_this_run() / module
+    settings = [f"{name}={value}" for name, value in sorted((environment or {}).items())]
+    path = folders.of_this_run() / "-".join([module, *settings])
     places = shlex.quote(f"{ROOT}/src:{ROOT}")
     text = (
-        f"#!/bin/sh\nPYTHONPATH={places} PYTHONDONTWRITEBYTECODE=1 "
+        "#!/bin/sh\n"
+        + "".join(f"export {shlex.quote(setting)}\n" for setting in settings)
+        + f"PYTHONPATH={places} PYTHONDONTWRITEBYTECODE=1 "
         f'exec {shlex.quote(sys.executable)} -m {module} "$@"\n'
     )
     path.write_text(text, encoding="utf-8")

@@ -48,6 +48,7 @@ def main() -> int:
         tempfile.TemporaryDirectory() as directory,
         deployed(Path(directory), asked.volume * _MIB, {}, random) as site,
     ):
+        site.relate()
         usable = volume.usable(site.content)
         say(
             f"limits: {server}, {usable / _MIB:.0f} MiB of {site.file_system}, "
@@ -59,9 +60,7 @@ def main() -> int:
 
 
 def _run(site: Site, seed: int, random: Random) -> Run:
-    writers = Writers(
-        site.connect, Pattern(_BLOCK), blocks=_BLOCKS, threads=_CLIENTS, seed=seed
-    )
+    writers = Writers(site.connect, Pattern(_BLOCK), blocks=_BLOCKS, threads=_CLIENTS, seed=seed)
     stated = budget.divide(Space.of(site.content), {SHARE: 0}, backups=True)
     return Run(site, writers, stated, random)
 
@@ -71,16 +70,16 @@ def report(run: Run, seconds: float) -> int:
     counts = run.writers.counts
     kinds: dict[str, int] = {}
     for each in counts.refusals:
-        room = "there was room" if each.live <= run.budget.room else "no room"
+        room = "there was room" if run.was_room(each) else "no room"
         kinds[f"{each.status} ({room})"] = kinds.get(f"{each.status} ({room})", 0) + 1
     kills = ", ".join(f"{count} x {what}" for what, count in sorted(run.site.kills.items()))
     backups = ", ".join(f"{count} {what}" for what, count in sorted(run.site.backups.items()))
-    operations = ", ".join(f"{count} x {what}" for what, count in sorted(counts.operations.items()))
+    done = ", ".join(f"{count} x {what}" for what, count in sorted(counts.operations.items()))
     say(
         f"limits: {counts.written / _GIB:.1f} GiB written in {seconds:.0f} s, "
         f"{counts.written / run.budget.usable:.1f} volumes; {counts.reads / _GIB:.1f} GiB compared"
     )
-    say(f"limits: {operations}")
+    say(f"limits: {done}")
     say(f"limits: longest pause of a client {counts.longest_pause:.1f} s; {'; '.join(run.notes)}")
     say(f"limits: most that was used: {run.peak / _MIB:.0f} MiB of {run.budget.usable / _MIB:.0f}")
     say(f"limits: kills: {kills or 'none'}; backups: {backups or 'none'}")

@@ -19,10 +19,10 @@ from tests.functional.mysql import Provider
 from tests.functional.pod import Pod
 from tests.functional.unit import Unit
 from tests.juju import AGENT, SERVICE
-from tests.limits import volume
-from tests.limits.nfs3 import Client
+from tests.limits import http, nfs3, volume
 from tests.limits.writers import Connection
 from tests.s3 import S3Server
+from tests.servers import Program
 
 SHARE = "/export"
 _GIB = 2**30
@@ -39,10 +39,17 @@ class Site:
         config: options beside those that it needs.
     """
 
-    def __init__(self, root: Path, size: int, config: Mapping[str, str | bool], random: Random):
+    def __init__(
+        self,
+        root: Path,
+        size: int,
+        config: Mapping[str, str | bool],
+        random: Random,
+        server: Program | None = None,
+    ):
         self._random = random
         self._stack = contextlib.ExitStack()
-        self.pod = Pod(root / "pod")
+        self.pod = Pod(root / "pod", server)
         self._stack.callback(self.pod.close)
         self.unit = Unit(self.pod)
         self._root = root
@@ -62,19 +69,19 @@ class Site:
 
     def connect(self) -> Connection:
         """A new client."""
-        return Client(SHARE)
+        return nfs3.Client(SHARE) if self.pod.server.real else http.Client(SHARE)
 
     def event(self) -> Any:
         """Juju's regular event; the status."""
         return self.unit.run("update_status")
 
     def settle(self) -> Any:
-        """Deliver events until nothing is under way; the status."""
+        """Deliver events until nothing is under way; the status, which may say what is full."""
         note = self.pod.volumes["metadata"].path / ".dittofs-operation.json"
         end = time.monotonic() + _PATIENCE
         while True:
             status = self.event()
-            if not note.exists() and status.name == "active":
+            if not note.exists() and status.name in {"active", "blocked"}:
                 return status
             assert time.monotonic() < end, f"no end of it: {status}"
             time.sleep(0.5)
@@ -105,6 +112,11 @@ class Site:
     def strike(self) -> str:
         """Kill something with -9; what it was."""
         what = self._random.choice(("server", "server", "agent", "pod"))
+        self.kill(what)
+        return what
+
+    def kill(self, what: str) -> None:
+        """Kill the server, the programs of the agent, or the whole pod with -9."""
         self.kills[what] += 1
         if what == "server":
             _kill(self.pod.containers[SERVICE].server_ids())
@@ -114,7 +126,6 @@ class Site:
         else:
             self.pod.lose()
             self.unit.new_pod()
-        return what
 
     def restart(self) -> None:
         """Restart the server in good order."""
@@ -129,13 +140,16 @@ class Site:
         return ""
 
     def deploy(self) -> None:
-        """Deploy it, with its relations."""
-        database = self._stack.enter_context(DatabaseServer(self._root / "database"))
-        s3 = self._stack.enter_context(S3Server(self._root / "s3"))
+        """Deploy it."""
         self.pod.start()
         config = {"protocols": "nfs", "backup-keep": "1", **self._config}
         self.unit.change(config=config)
         self.unit.deploy()
+
+    def relate(self) -> None:
+        """Begin to mirror and to make backups."""
+        database = self._stack.enter_context(DatabaseServer(self._root / "database"))
+        s3 = self._stack.enter_context(S3Server(self._root / "s3"))
         Provider(database).relate(self.unit)
         BucketProvider(s3, "limits").relate(self.unit)
         self.unit.wait()
@@ -143,10 +157,14 @@ class Site:
 
 @contextlib.contextmanager
 def deployed(
-    root: Path, size: int, config: Mapping[str, str | bool], random: Random
+    root: Path,
+    size: int,
+    config: Mapping[str, str | bool],
+    random: Random,
+    server: Program | None = None,
 ) -> Iterator[Site]:
     """A site that serves; it ends with the context."""
-    site = Site(root, size, config, random)
+    site = Site(root, size, config, random, server)
     try:
         site.deploy()
         yield site

@@ -41,11 +41,13 @@ class Refusal:
     Attributes:
         status: the server's, as NFSv3 calls it.
         live: the bytes that the files had then.
+        excused: it is within the time in which room comes back.
     """
 
     status: str
     live: int
     at: float
+    excused: bool = False
 
 
 @dataclass
@@ -86,7 +88,7 @@ class Writers:
         self.files: dict[int, File] = {}
         self._connect = connect
         self._seed = seed
-        self._threads = threads
+        self.threads = threads
         self._lock = threading.Lock()
         self._next = 0
         self._version = 0
@@ -179,7 +181,7 @@ class Writers:
 
     def _groups(self) -> list[list[File]]:
         files = list(self.files.values())
-        return [files[number :: self._threads] for number in range(self._threads)]
+        return [files[number :: self.threads] for number in range(self.threads)]
 
     def _run(self, work: Callable[["_Worker"], bool]) -> None:
         """Let all clients work until each has nothing more to do."""
@@ -196,7 +198,7 @@ class Writers:
             finally:
                 worker.close()
 
-        threads = [threading.Thread(target=run, args=(number,)) for number in range(self._threads)]
+        threads = [threading.Thread(target=run, args=(number,)) for number in range(self.threads)]
         for thread in threads:
             thread.start()
         for thread in threads:

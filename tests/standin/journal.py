@@ -1,11 +1,11 @@
 """The stand-in's journal of a share, as far as its limits go.
 
 The real server (v0.29.0) appends to segments of 256 MiB, 16 of them side by side, chosen by the
-file. Only full ones are cleaned, every 30 s, and one only when half of it is dead: what is alive is
-written anew, which needs room, and a pass ends where there is none. At `max_size` whole segments
-are evicted that count as copied elsewhere; one that was written anew counts as that although there
-is no copy, so what was in it is read as zeros. Where nothing can be evicted a write waits, and then
-fails. After a restart nothing can be evicted that was there before.
+file. Only full ones are cleaned, every 30 s, and one only when half of it is dead: what is alive
+is written anew, which needs room, and a pass ends where there is none. At `max_size` whole
+segments are evicted that count as copied elsewhere; one that was written anew counts as that
+although there is no copy, so what was in it is read as zeros. Where nothing can be evicted a write
+waits, and then fails. After a restart nothing can be evicted that was there before.
 
 Here each content is a file of its own; which of them share a segment is in memory only.
 """

@@ -62,7 +62,6 @@ CALLS = {
     "change_password": lambda api: api.change_password(SecretStr("a"), SecretStr("b")),
     "stores": lambda api: api.stores("local"),
     "create_store": lambda api: api.create_store(SPEC),
-    "configure_store": lambda api: api.configure_store(SPEC),
     "delete_metadata_store": lambda api: api.delete_metadata_store("a b"),
     "shares": lambda api: api.shares(),
     "create_share": lambda api: api.create_share("/a b", "m", "c", FIELDS, 5),
