@@ -279,6 +279,11 @@ def test_a_temporary_folder_that_is_not_fit_is_replaced_and_that_is_said(machine
     assert done.stderr == f"setup: {unfit} is not fit for temporary programs: {fit} is used\n"
 
 
+def test_a_temporary_folder_whose_name_would_end_a_word_is_replaced(machine, fit):
+    with tempfile.TemporaryDirectory(dir=fit, prefix="a b") as unfit:
+        assert machine.run("tmpdir.sh", TMPDIR=unfit).stdout == f"{fit}\n"
+
+
 def test_a_temporary_folder_where_nothing_can_be_started_is_replaced(fit):
     with tempfile.TemporaryDirectory(dir=fit) as unfit:
         script = f"mount -t tmpfs -o noexec none {unfit} && exec bash scripts/tmpdir.sh"
