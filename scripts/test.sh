@@ -32,6 +32,11 @@ for ((each = 1; each <= number; each++)); do
 done
 [ "$failed" -eq 0 ] || exit 1
 $bin/coverage combine -q
+# What cannot run on a machine covers nothing there; that says nothing about the tests.
+if lacking=$(grep -hoE -m 1 "^functional: plain|there is no mariadbd" "$logs"/* | sort -u); then
+    echo "test: the coverage is not judged, for some tests cannot run here: $lacking"
+    minimum=0
+fi
 $bin/coverage report --fail-under="$minimum"
 for ((each = 1; each <= number; each++)); do
     tail -n 1 "$logs/$each"

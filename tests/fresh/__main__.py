@@ -5,6 +5,7 @@ Python's own library: the packages of the tests are installed in the systems, no
 """
 
 import argparse
+import fcntl
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ _LAST_LINES = 15
 def main() -> int:
     """Run the rows that were asked for."""
     arguments = _arguments()
-    if missing := _missing():
+    if missing := _missing() or _taken():
         say(missing)
         return 1
     asked = [rows.parse(name) for name in arguments.rows.split(",")]
@@ -34,7 +35,8 @@ def main() -> int:
         say("what is not committed is not in the clones")
     runner = Runner(commands, say, arguments.keep)
     # An exception in the main thread, as Ctrl-C makes one.
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     results = _run(runner, asked, arguments.jobs)
     for line in table(results):
         print(line)  # noqa: T201  # the program's output
@@ -119,6 +121,18 @@ def _missing() -> str:
         return "this is no checkout of git, so nothing can be cloned from it"
     tried = subprocess.run([*systems.CONFINED, "true"], capture_output=True, check=False)
     return "" if tried.returncode == 0 else "this machine does not let root make namespaces"
+
+
+def _taken() -> str:
+    """Take the folder of the systems for this run; says so where another run has it."""
+    systems.CACHE.mkdir(parents=True, exist_ok=True)
+    lock = os.open(systems.CACHE, os.O_RDONLY)
+    try:
+        # Until this program ends, however it does.
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "another make fresh of this checkout runs; JOBS=2 runs two rows at a time"
+    return ""
 
 
 def _git(*words: str) -> str:

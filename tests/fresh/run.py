@@ -143,7 +143,7 @@ class Runner:
 
     def _run(self, result: Result, folder: Path) -> None:
         who = result.row.details
-        with result.log.open("w", encoding="utf-8") as log:
+        with result.log.open("w", buffering=1, encoding="utf-8") as log:
             install = _INSTALL.format(packages=PACKAGES) if who.installed else ""
             script = _PREPARE.format(
                 user=USER, account=who.user, prepare=f"{install}\n{who.prepare}"

@@ -32,6 +32,9 @@ class Machine:
         self.root = root
         self.bin = root / "bin"
         self.bin.mkdir()
+        self.checkout = root / "a checkout"
+        shutil.copytree(ROOT / "scripts", self.checkout / "scripts")
+        (self.checkout / "requirements.txt").write_text("anything\n")
         self.environment = {"PATH": str(self.bin), "MACHINE": str(root), "UNKNOWN": ""}
         for name in TOOLS:
             found = shutil.which(name)
@@ -60,14 +63,10 @@ class Machine:
     def run(
         self, script: str, *words: str, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a script of the project there, in an empty folder with the project's scripts."""
-        place = self.root / "a checkout"
-        if not place.exists():
-            shutil.copytree(ROOT / "scripts", place / "scripts")
-            (place / "requirements.txt").write_text("anything\n")
+        """Run a script of the project there, in a folder that has nothing but the scripts."""
         return subprocess.run(
             [str(self.bin / "bash"), f"scripts/{script}", *words],
-            cwd=place,
+            cwd=self.checkout,
             env=self.environment | environment,
             capture_output=True,
             text=True,
@@ -279,6 +278,11 @@ def test_a_temporary_folder_that_is_not_fit_is_replaced_and_that_is_said(machine
     assert done.stderr == f"setup: {unfit} is not fit for temporary programs: {fit} is used\n"
 
 
+def test_a_temporary_folder_whose_name_would_end_a_word_is_replaced(machine, fit):
+    with tempfile.TemporaryDirectory(dir=fit, prefix="a b") as unfit:
+        assert machine.run("tmpdir.sh", TMPDIR=unfit).stdout == f"{fit}\n"
+
+
 def test_a_temporary_folder_where_nothing_can_be_started_is_replaced(fit):
     with tempfile.TemporaryDirectory(dir=fit) as unfit:
         script = f"mount -t tmpfs -o noexec none {unfit} && exec bash scripts/tmpdir.sh"
@@ -299,3 +303,24 @@ def test_a_temporary_folder_where_nothing_can_be_started_is_replaced(fit):
 def test_scripts_are_bash_that_parses():
     for path in (ROOT / "scripts").iterdir():
         subprocess.run(["bash", "-n", path], check=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "minimum"),
+    [
+        ("functional: namespaces: everything", 95),
+        ("functional: plain: no namespaces", 0),
+        ("SKIPPED [72] tests/mysql: there is no mariadbd", 0),
+    ],
+)
+def test_coverage_is_judged_where_every_test_can_run(machine, said, minimum):
+    machine.put(
+        "coverage", f'case "$1" in run) echo "{said}"; echo 1 passed ;; *) echo "$*" ;; esac'
+    )
+    programs = machine.checkout / ".venv/bin"
+    programs.mkdir(parents=True)
+    (machine.bin / "coverage").rename(programs / "coverage")
+    done = machine.run("test.sh", "95", "tests/unit", "tests/mysql")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"report --fail-under={minimum}\n" in done.stdout
+    assert done.stdout.endswith("1 passed\n1 passed\n")
