@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup charmcraft format lint unit functional contract test test-mysql integration soak points demo bench pack lock clean
+.PHONY: help setup charmcraft format lint unit functional contract test test-mysql integration soak points limits demo bench pack lock clean
 
 BIN := .venv/bin
 CODE := src lib tests
@@ -44,7 +44,7 @@ LONG := tests/functional/test_backups.py tests/functional/test_mirror.py
 APART := $(addprefix --ignore=,$(LONG) tests/functional/test_points.py)
 test: setup charmcraft ## every test that needs no Juju, with the branch coverage of src
 	@scripts/test.sh 90 "tests/unit tests/badger" "tests/agent tests/archive" \
-		"tests/contract tests/mysql tests/functional $(APART)" "$(LONG)"
+		"tests/contract tests/mysql tests/limits tests/functional $(APART)" "$(LONG)"
 
 test-mysql: setup ## test the mirror against MySQL proper instead of MariaDB
 	@scripts/mysql-rootfs.sh .cache/mysql-rootfs
@@ -58,6 +58,9 @@ soak: setup ## kill, stop and cut everything at random for SECONDS (120), then c
 
 points: setup ## kill everything at random points of backups and restores, POINTS (200) times
 	@PYTHONPATH=src:lib $(BIN)/python -m tests.soak.backups --points $(or $(POINTS),200) $(ARGS)
+
+limits: setup ## fill and overwrite the content volume for SECONDS (600), kill, and compare every byte
+	@PYTHONPATH=src:lib $(BIN)/python -m tests.limits --seconds $(or $(SECONDS),600) $(ARGS)
 
 demo: setup ## show the whole life of the charm on real processes
 	@PYTHONPATH=src:lib $(BIN)/python -m tests.demo

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,9 +45,10 @@ def server() -> Program:
     return standin()
 
 
-def standin() -> Program:
-    """The stand-in server, as a program."""
-    return Program(_launcher("tests.standin"), "DittoFS stand-in v0.29.0", real=False)
+def standin(**environment: str) -> Program:
+    """The stand-in server, as a program; `environment` such as `STANDIN_SEGMENT_BYTES="4096"`."""
+    path = _launcher("tests.standin", environment)
+    return Program(path, "DittoFS stand-in v0.29.0", real=False)
 
 
 @functools.cache
@@ -69,12 +71,15 @@ def python_binds() -> list[Path]:
     return sorted(path for path in found if not path.is_relative_to("/usr"))
 
 
-def _launcher(module: str) -> Path:
+def _launcher(module: str, environment: Mapping[str, str] | None = None) -> Path:
     """A shell script that runs a module of the tests with this Python."""
-    path = Path(tempfile.gettempdir()) / f"dittofs-charm-{os.getuid()}-{module}"
+    settings = [f"{name}={value}" for name, value in sorted((environment or {}).items())]
+    name = "-".join(["dittofs-charm", str(os.getuid()), module, *settings])
+    path = Path(tempfile.gettempdir()) / name
     text = (
         "#!/bin/sh\n"
-        f"PYTHONPATH={ROOT}/src:{ROOT} PYTHONDONTWRITEBYTECODE=1 "
+        + "".join(f"export {setting}\n" for setting in settings)
+        + f"PYTHONPATH={ROOT}/src:{ROOT} PYTHONDONTWRITEBYTECODE=1 "
         f'exec {sys.executable} -m {module} "$@"\n'
     )
     if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -164,13 +164,13 @@ class Server:
             self._tokens[password] = self.login(password).json()["access_token"]
         return {"Authorization": f"Bearer {self._tokens[password]}"}
 
-    def make_share(self, name: str = "/export", **more: Any) -> None:
+    def make_share(self, name: str = "/export", *, max_size: int = 2**30, **more: Any) -> None:
         """A share with a Badger store and the local volume, as the charm makes it."""
         key = quote(name[1:], safe="")
         path = str(self.metadata / "stores" / key)
         store = {"name": key, "type": "badger", "config": json.dumps({"path": path})}
         assert self.api("POST", "/store/metadata", store).status_code == 201
-        config = json.dumps({"path": str(self.content), "max_size": 2**30})
+        config = json.dumps({"path": str(self.content), "max_size": max_size})
         self.api("POST", "/store/block/local", {"name": "volume", "type": "fs", "config": config})
         share = {
             "name": name,

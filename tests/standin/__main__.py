@@ -18,6 +18,7 @@ from tests.standin.answers import Problem, Response, broken, not_found
 from tests.standin.core import VERSION, StandIn
 from tests.standin.database import now
 from tests.standin.files import Full, Stale, VolumeStores
+from tests.standin.journal import seconds
 
 _LEVELS = ("DEBUG", "INFO", "WARN", "ERROR")
 _SECTIONS = {
@@ -114,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._serve_file(share, store, name, data)
         except Full as error:
             return Problem(507, "Insufficient Storage", str(error)).response
-        except Stale as error:
+        except (Stale, OSError) as error:
             return broken(str(error)).response
 
     def _serve_file(self, share: dict[str, Any], store: str, name: str, data: bytes) -> Response:
@@ -171,7 +172,8 @@ def _boot(config: dict[str, Any]) -> tuple[StandIn, VolumeStores]:
     stamp = database.with_name(_STAMP)
     if stamp.exists() and int(stamp.read_text()) > _FORMAT:
         _fail("on-disk state is newer than this server", _NEWER_STATE)
-    stores = VolumeStores()
+    local = config.get("blockstore", {}).get("local", {})
+    stores = VolumeStores(seconds(str(local.get("backpressure_max_wait", "60s"))))
     secret = os.environ.get("DITTOFS_CONTROLPLANE_SECRET", "")
     try:
         core = StandIn.start(

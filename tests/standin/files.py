@@ -10,32 +10,33 @@ restore brings another root back, no file is served until the next start, as wit
 import contextlib
 import hashlib
 import json
-import os
 import shutil
-import struct
 import threading
 import uuid
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from agent.badger import BadgerError
+from agent.badger import BadgerError, read_uvarint
 from agent.log_writer import LogWriter
 from agent.tables import snapshot
 from tests.standin.database import Object
+from tests.standin.dumps import dump, undump, write
+from tests.standin.journal import Journal
 from tests.standin.stores import SnapshotDamagedError, SnapshotGoneError, Stores
 
 _ROOT = b"\0root"
 _DUMP, _MANIFEST = "metadata.dump", "manifest.hashes"
-_MAGIC = b"STANDIN\1"
 _BATCH = 1000
-_LENGTH, _CHECKSUM = struct.Struct("<I"), struct.Struct("<I")
+# A file's record and its link count, as the real server writes them: after a remove both stay.
+_FILE, _LINKS = "f:{}", "l:{}"
+_HEAD, _TYPE, _SIZE = b"\xd5\xf5\x01", 3, 8
+_RECORDS = (b"f:", b"l:")
 
 
 class Full(Exception):  # noqa: N818  # what NFS calls it
-    """There is no space for the file."""
+    """The quota of the share, or of the volume, has no space for the file."""
 
 
 class Stale(Exception):  # noqa: N818  # what NFS calls it
@@ -59,8 +60,21 @@ class _Store:
         """What the files have in them."""
         return {entry["sha256"] for entry in self.files()}
 
+    @property
+    def used(self) -> int:
+        """The sizes of all files, those included that were removed: as the real one counts."""
+        return sum(
+            _size(value)
+            for key, value in self.entries.items()
+            if key.startswith(_RECORDS[0]) and value.startswith(_HEAD)
+        )
+
     def files(self) -> list[Object]:
-        return [json.loads(value) for key, value in self.entries.items() if key != _ROOT]
+        return [
+            json.loads(value)
+            for key, value in self.entries.items()
+            if key != _ROOT and not key.startswith(_RECORDS)
+        ]
 
     def find(self, name: str) -> Object | None:
         value = self.entries.get(name.encode())
@@ -97,12 +111,18 @@ class _Open:
 
     place: Path | None
     root: bytes = b""
+    journal: Journal | None = None
 
 
 class VolumeStores(Stores):
-    """Stores on the volumes; one in memory is lost with the process."""
+    """Stores on the volumes; one in memory is lost with the process.
 
-    def __init__(self) -> None:
+    Args:
+        wait: how long a write waits where a store is full, in seconds.
+    """
+
+    def __init__(self, wait: float = 60.0) -> None:
+        self._wait = wait
         self._lock = threading.RLock()
         self._stores: dict[str, _Store] = {}
         self._shares: dict[str, _Open] = {}
@@ -128,38 +148,58 @@ class VolumeStores(Stores):
             if not self._stores[store].root:
                 self._stores[store].write({_ROOT: uuid.uuid4().bytes})
         opened.root = self._stores[store].root
+        if opened.place:
+            cap = int(content["config"].get("max_size") or 0)
+            opened.journal = Journal(opened.place, cap, self._wait, lambda: self._alive(store))
+        if present := self._shares.get(share["name"]):
+            _close(present)
         self._shares[share["name"]] = opened
 
     def close_share(self, share: Object) -> None:
         """Remove the share's snapshots; the rest of its content stays."""
         opened = self._shares.pop(share["name"])
+        _close(opened)
         if opened.place:
             shutil.rmtree(opened.place / "snapshots", ignore_errors=True)
 
     def used_bytes(self, share: Object, store: str) -> int:
-        """The sizes of the share's files, by their names."""
+        """The sizes of the share's files, and of those that were removed."""
         del share
         with self._lock:
             found = self._stores.get(store)
-            return sum(entry["size"] for entry in found.files()) if found else 0
+            return found.used if found else 0
 
     def put(self, share: Object, store: str, name: str, data: bytes) -> None:
         """Write a file; it is on the disk when this returns.
 
         Raises:
-            Full: there is no space; the file is as it was before.
+            Full: the quota has no space for its growth; the file is as it was before.
+            OSError: the volume has no space; the file is as it was before.
             Stale: the share was restored since the start.
         """
         place = self._served(share, store)
+        journal = self._shares[share["name"]].journal
         digest = hashlib.sha256(data).hexdigest()
-        entry = {"size": len(data), "sha256": digest}
-        try:
-            with self._lock:
-                if place:
-                    _write(_segment(place, digest), [data])
-                self._stores[store].write({name.encode(): json.dumps(entry).encode()})
-        except OSError as error:
-            raise Full(str(error)) from error
+        if journal:
+            journal.make_room(len(data))
+        with self._lock:
+            found = self._stores[store]
+            old = found.find(name) or {"size": 0, "id": str(uuid.uuid4())}
+            quota = share.get("quota_bytes") or 0
+            if len(data) > old["size"] and 0 < quota < found.used + len(data) - old["size"]:
+                raise Full("share quota exceeded")
+            if place and journal:
+                if not _segment(place, digest).exists():
+                    write(_segment(place, digest), [data])
+                journal.wrote(name, digest, len(data))
+            entry = {"size": len(data), "sha256": digest, "id": old["id"]}
+            found.write(
+                {
+                    name.encode(): json.dumps(entry).encode(),
+                    _FILE.format(old["id"]).encode(): _record(len(data)),
+                    _LINKS.format(old["id"]).encode(): (1).to_bytes(4),
+                }
+            )
 
     def get(self, share: Object, store: str, name: str) -> bytes | None:
         """Read a file; None where there is no such name, zeros where its content is lost.
@@ -178,20 +218,18 @@ class VolumeStores(Stores):
             return bytes(entry["size"])
 
     def remove(self, share: Object, store: str, name: str) -> None:
-        """Remove a file; its space is free when no other file or snapshot has its content.
+        """Remove a file; its record stays, and its space is free when the cleaner was there.
 
         Raises:
             Stale: the share was restored since the start.
         """
-        place = self._served(share, store)
+        self._served(share, store)
         with self._lock:
             found = self._stores[store]
             entry = found.find(name)
-            if entry is None:
-                return
-            found.write({name.encode(): None})
-            if place:
-                _free(place, {entry["sha256"]} - found.digests)
+            if entry is not None:
+                links = _LINKS.format(entry["id"]).encode()
+                found.write({name.encode(): None, links: (0).to_bytes(4)})
 
     def begin_snapshot(self, share: Object, snapshot: str) -> None:
         """Make the snapshot's folder."""
@@ -203,9 +241,10 @@ class VolumeStores(Stores):
         with self._lock:
             found = self._stores[store]
             digests = sorted(found.digests)
-            _write(folder / _DUMP, _dump(found.entries))
-            _write(folder / _MANIFEST, [f"{digest}\n".encode() for digest in digests])
+            write(folder / _DUMP, dump(found.entries))
+            write(folder / _MANIFEST, [f"{digest}\n".encode() for digest in digests])
             version = sum(1 for _ in (folder.parents[1] / "journal").glob("*.seg"))
+            self._pin(share)
         return len(digests), version
 
     def snapshot_sizes(self, share: Object, snapshot: str) -> tuple[int, int]:
@@ -241,25 +280,29 @@ class VolumeStores(Stores):
         except OSError:
             raise SnapshotGoneError from None
         with self._lock:
-            entries = list(_undump(data).items())
+            entries = list(undump(data).items())
             for first in range(0, len(entries), _BATCH):
                 self._stores[store].write(dict(entries[first : first + _BATCH]))
 
     def remove_snapshot(self, share: Object, snapshot: str) -> None:
-        """Remove its folder, and the content that is in no file and no other snapshot."""
-        folder = self._folder(share, snapshot)
-        with self._lock:
-            digests: set[str] = set()
-            with contextlib.suppress(OSError):
-                digests = _digests(folder)
-            shutil.rmtree(folder, ignore_errors=True)
-            used = [store.digests for store in self._stores.values()]
-            _free(folder.parents[1], digests.difference(*used))
+        """Remove its folder; what only it needed goes with the cleaner."""
+        shutil.rmtree(self._folder(share, snapshot), ignore_errors=True)
+        self._pin(share)
 
     def close(self) -> None:
         """Let go of all stores."""
+        for share in self._shares.values():
+            _close(share)
         for store in self._stores.values():
             store.close()
+
+    def _alive(self, store: str) -> set[str]:
+        with self._lock:
+            return self._stores[store].digests
+
+    def _pin(self, share: Object) -> None:
+        if journal := self._shares[share["name"]].journal:
+            journal.pin()
 
     def _served(self, share: Object, store: str) -> Path | None:
         opened = self._shares[share["name"]]
@@ -277,52 +320,28 @@ def _segment(place: Path, digest: str) -> Path:
     return place / "journal" / f"{digest}.seg"
 
 
-def _free(place: Path, digests: set[str]) -> None:
-    """Remove content that no file has, where no snapshot needs it."""
-    needed: set[str] = set()
-    for folder in place.glob("snapshots/*"):
-        with contextlib.suppress(OSError):
-            needed |= _digests(folder)
-    for digest in digests - needed:
-        _segment(place, digest).unlink(missing_ok=True)
-
-
 def _digests(folder: Path) -> set[str]:
     return set((folder / _MANIFEST).read_text(encoding="ascii").split())
 
 
-def _dump(entries: Mapping[bytes, bytes]) -> list[bytes]:
-    """Lengths, keys and values in order, and a checksum over all of it."""
-    parts = [_MAGIC]
-    for key, value in sorted(entries.items()):
-        parts += [_LENGTH.pack(len(key)), key, _LENGTH.pack(len(value)), value]
-    parts.append(_LENGTH.pack(0))
-    return [*parts, _CHECKSUM.pack(zlib.crc32(b"".join(parts)))]
+def _close(share: _Open) -> None:
+    if share.journal:
+        share.journal.close()
 
 
-def _undump(data: bytes) -> dict[bytes, bytes]:
-    body, checksum = data[: -_CHECKSUM.size], data[-_CHECKSUM.size :]
-    if not body.startswith(_MAGIC) or _CHECKSUM.pack(zlib.crc32(body)) != checksum:
-        raise SnapshotDamagedError
-    entries: dict[bytes, bytes] = {}
-    place = len(_MAGIC)
-    while (size := _LENGTH.unpack_from(body, place)[0]) > 0:
-        key = body[place + _LENGTH.size :][:size]
-        place += _LENGTH.size + size
-        (size,) = _LENGTH.unpack_from(body, place)
-        entries[key] = body[place + _LENGTH.size :][:size]
-        place += _LENGTH.size + size
-    return entries
+def _record(size: int) -> bytes:
+    """A regular file's record."""
+    payload = _uvarint(size)
+    return _HEAD + bytes((_TYPE, 1, 0, _SIZE, len(payload))) + payload
 
 
-def _write(path: Path, parts: Iterable[bytes]) -> None:
-    temporary = path.with_suffix(".new")
-    try:
-        with temporary.open("wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+def _size(record: bytes) -> int:
+    return read_uvarint(record, len(_HEAD) + 5)[0]
+
+
+def _uvarint(number: int) -> bytes:
+    parts = bytearray()
+    while number > 0x7F:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*parts, number))

@@ -1,0 +1,1 @@
+"""The volumes at their limits: see `python -m tests.limits --help`."""

@@ -1,0 +1,224 @@
+"""The rounds of `make limits`: filled, emptied, overwritten, killed, and compared all the time."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from random import Random
+
+from budget import Budget
+from tests.limits import volume
+from tests.limits.site import Site
+from tests.limits.writers import Refusal, Writers
+
+_GIB, _MIB = 2**30, 2**20
+_ROOM_AGAIN = 60.0
+# What has to be free again of the room before it is said that there is some.
+_ROOM = 0.97
+# Seconds of overwriting between two comparisons.
+_ROUND = 45.0
+# How often, at each look.
+_POD, _BACK_UP, _EVENT = 0.02, 0.05, 0.05
+# Seconds between two kills.
+_BETWEEN = (5.0, 25.0)
+_LOOK_EVERY, _EVENT_EVERY = 0.5, 10.0
+
+
+class Run:
+    """All rounds on one site."""
+
+    def __init__(self, site: Site, writers: Writers, budget: Budget, random: Random):
+        self.site = site
+        self.writers = writers
+        self.budget = budget
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self._random = random
+        self._peak = 0
+
+    def run(self, end: float, wanted: float) -> None:
+        """Do everything; the rounds of overwriting last until `end` or `wanted` bytes."""
+        say(f"limits: the budget lets {self.budget.room / _MIB:.0f} MiB in")
+        try:
+            self.fill()
+            self.make_room()
+            self.overwrite(end, wanted)
+            self.refill()
+            self.finish()
+        except AssertionError as error:
+            self.problems.append(str(error))
+
+    def fill(self) -> None:
+        """Write new files until the server says that there is no space."""
+        refused = len(self.writers.counts.refusals)
+        self._let(lambda: self.writers.fill(self.budget.usable))
+        refusals = self.writers.counts.refusals[refused:]
+        say(
+            f"limits: filled with {self.writers.live / _MIB:.0f} MiB, then: "
+            f"{refusals[0].status if refusals else 'nothing refused'}; {self._disk()}"
+        )
+        self._compare("after filling")
+
+    def make_room(self) -> None:
+        """Remove files until there are half of what the budget lets in; writing works again."""
+        files = list(self.writers.files.values())
+        size = self._file_size
+        kept = int(self.budget.room / 2 / size)
+        self._random.shuffle(files)
+        self.writers.remove(files[kept:])
+        began, first = time.monotonic(), len(self.writers.counts.refusals)
+        while not self._one_more():
+            if time.monotonic() - began > _ROOM_AGAIN:
+                self.problems.append(f"no write works {_ROOM_AGAIN:.0f} s after removing")
+                break
+            time.sleep(1)
+        for refusal in self.writers.counts.refusals[first:]:
+            refusal.excused = True
+        self.notes.append(f"writing worked {time.monotonic() - began:.1f} s after removing")
+        say(f"limits: {self.notes[-1]}; {self._disk()}")
+
+    def overwrite(self, end: float, wanted: float) -> None:
+        """Write the files again and again, under kills and backups, and compare each round."""
+        number = 0
+        while time.monotonic() < end and self.writers.counts.written < wanted:
+            number += 1
+            stop = min(time.monotonic() + _ROUND, end)
+            over = threading.Event()
+
+            def done(over: threading.Event = over) -> bool:
+                return over.is_set() or self.writers.counts.written >= wanted
+
+            self._let(lambda done=done: self.writers.overwrite(done), over, stop)
+            self._compare(f"round {number}")
+            if self.problems:
+                return
+
+    def refill(self) -> None:
+        """Remove all files, and write what the budget lets in; it has 60 s to be let in."""
+        self.writers.remove(list(self.writers.files.values()))
+        began, first = time.monotonic(), len(self.writers.counts.refusals)
+        wanted = int(self.budget.room * _ROOM) - self._file_size * self.writers.threads
+        while self.writers.live < wanted:
+            in_time = time.monotonic() < began + _ROOM_AGAIN
+            self._let(lambda: self.writers.fill(wanted))
+            for refusal in self.writers.counts.refusals[first:] if in_time else ():
+                refusal.excused = True
+            if not in_time:
+                break
+            time.sleep(1)
+        self.notes.append(f"refilled {time.monotonic() - began:.1f} s after removing")
+        refused = len(self.writers.counts.refusals) - first
+        say(f"limits: refilled with {self.writers.live / _MIB:.0f} MiB, {refused} refused")
+        self._compare("after refilling")
+
+    def finish(self) -> None:
+        """Restart the server, and look at everything once more."""
+        self.site.restart()
+        self._compare("after a restart")
+        self.site.settle()
+        self.site.back_up()
+        self.problems += self.site.check_backups()
+        if different := self.site.same_as_mysql():
+            self.problems.append(f"the mirror: {different}")
+
+    @property
+    def refused_in_vain(self) -> int:
+        """Writes that were refused although the budget says that there was room."""
+        return sum(self.was_room(each) for each in self.writers.counts.refusals)
+
+    def was_room(self, refusal: Refusal) -> bool:
+        """Whether there was room; it is said again when some more than a byte was made."""
+        return refusal.live <= self.budget.room * _ROOM and not refusal.excused
+
+    @property
+    def peak(self) -> int:
+        """The most that the content volume held, in bytes."""
+        return self._peak
+
+    @property
+    def _file_size(self) -> int:
+        return self.writers.blocks * self.writers.pattern.block_size
+
+    def _one_more(self) -> bool:
+        before = self.writers.counts.acknowledged
+        self.writers.fill(self.writers.live + self._file_size)
+        return self.writers.counts.acknowledged > before
+
+    def _compare(self, when: str) -> None:
+        before = len(self.writers.counts.wrong)
+        size = self.writers.check()
+        wrong = self.writers.counts.wrong[before:]
+        say(
+            f"limits: {when}: {size / _MIB:.0f} MiB compared, {len(wrong)} wrong; "
+            f"{self.writers.counts.written / _GIB:.1f} GiB written; {self._disk()}"
+        )
+        self.problems += [f"{when}: {each}" for each in wrong[:5]]
+
+    def _disk(self) -> str:
+        left = volume.free(self.site.content)
+        return f"disk {(self.budget.usable - left) / _MIB:.0f} MiB used, {left / _MIB:.0f} free"
+
+    def _let(
+        self, clients: Callable[[], None], over: threading.Event | None = None, stop: float = 0.0
+    ) -> None:
+        """Let the clients work in threads while the charm's events happen in this one.
+
+        Args:
+            clients: lets them work.
+            over: set at `stop`; until then things are killed, and backups made.
+            stop: when that is, as `time.monotonic` tells it.
+        """
+        failed: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                clients()
+            except AssertionError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        killer = threading.Thread(target=self._kill, args=(over,))
+        if over:
+            killer.start()
+        begun = time.monotonic()
+        while thread.is_alive():
+            if over and time.monotonic() > stop:
+                over.set()
+            elif over:
+                self._trouble()
+            elif time.monotonic() > begun + _EVENT_EVERY:
+                begun = time.monotonic()
+                self.site.event()
+            thread.join(_LOOK_EVERY)
+            self._look()
+        if over:
+            over.set()
+            killer.join()
+        self.problems += [str(error) for error in failed]
+        self.site.settle()
+
+    def _trouble(self) -> None:
+        """Lose the pod, make a backup, or deliver an event."""
+        chance = self._random.random()
+        if chance < _POD:
+            self.site.kill("pod")
+        elif chance < _POD + _BACK_UP:
+            self.site.back_up()
+        elif chance < _POD + _BACK_UP + _EVENT:
+            self.site.event()
+
+    def _kill(self, over: threading.Event | None) -> None:
+        """Kill the server or the agent at random moments, also while a backup is made."""
+        random = Random(self._random.random())  # noqa: S311  # the same each time
+        while over and not over.wait(random.uniform(*_BETWEEN)):
+            self.site.kill(random.choice(("server", "server", "agent")))
+
+    def _look(self) -> None:
+        self._peak = max(self._peak, self.budget.usable - volume.free(self.site.content))
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
