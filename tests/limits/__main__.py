@@ -46,7 +46,7 @@ def main() -> int:
     random = Random(asked.seed)  # noqa: S311  # the same each time
     with (
         tempfile.TemporaryDirectory() as directory,
-        deployed(Path(directory), asked.volume * _MIB, {}, random) as site,
+        deployed(Path(directory), asked.volume * _MIB, {}) as site,
     ):
         site.relate()
         usable = volume.usable(site.content)

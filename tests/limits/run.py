@@ -18,7 +18,9 @@ _ROOM = 0.97
 # Seconds of overwriting between two comparisons.
 _ROUND = 45.0
 # How often, at each look.
-_KILL, _BACK_UP, _EVENT = 0.03, 0.03, 0.05
+_POD, _BACK_UP, _EVENT = 0.02, 0.05, 0.05
+# Seconds between two kills.
+_BETWEEN = (5.0, 25.0)
 _LOOK_EVERY, _EVENT_EVERY = 0.5, 10.0
 
 
@@ -176,6 +178,9 @@ class Run:
 
         thread = threading.Thread(target=work)
         thread.start()
+        killer = threading.Thread(target=self._kill, args=(over,))
+        if over:
+            killer.start()
         begun = time.monotonic()
         while thread.is_alive():
             if over and time.monotonic() > stop:
@@ -187,18 +192,27 @@ class Run:
                 self.site.event()
             thread.join(_LOOK_EVERY)
             self._look()
+        if over:
+            over.set()
+            killer.join()
         self.problems += [str(error) for error in failed]
         self.site.settle()
 
     def _trouble(self) -> None:
-        """Kill something, make a backup, or deliver an event."""
+        """Lose the pod, make a backup, or deliver an event."""
         chance = self._random.random()
-        if chance < _KILL:
-            self.site.strike()
-        elif chance < _KILL + _BACK_UP:
+        if chance < _POD:
+            self.site.kill("pod")
+        elif chance < _POD + _BACK_UP:
             self.site.back_up()
-        elif chance < _KILL + _BACK_UP + _EVENT:
+        elif chance < _POD + _BACK_UP + _EVENT:
             self.site.event()
+
+    def _kill(self, over: threading.Event | None) -> None:
+        """Kill the server or the agent at random moments, also while a backup is made."""
+        random = Random(self._random.random())  # noqa: S311  # the same each time
+        while over and not over.wait(random.uniform(*_BETWEEN)):
+            self.site.kill(random.choice(("server", "server", "agent")))
 
     def _look(self) -> None:
         self._peak = max(self._peak, self.budget.usable - volume.free(self.site.content))

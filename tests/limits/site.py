@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from ops import testing
@@ -44,10 +43,8 @@ class Site:
         root: Path,
         size: int,
         config: Mapping[str, str | bool],
-        random: Random,
         server: Program | None = None,
     ):
-        self._random = random
         self._stack = contextlib.ExitStack()
         self.pod = Pod(root / "pod", server)
         self._stack.callback(self.pod.close)
@@ -109,12 +106,6 @@ class Site:
                 wrong.append(f"backup {row['id']}: {failed}")
         return wrong
 
-    def strike(self) -> str:
-        """Kill something with -9; what it was."""
-        what = self._random.choice(("server", "server", "agent", "pod"))
-        self.kill(what)
-        return what
-
     def kill(self, what: str) -> None:
         """Kill the server, the programs of the agent, or the whole pod with -9."""
         self.kills[what] += 1
@@ -160,11 +151,10 @@ def deployed(
     root: Path,
     size: int,
     config: Mapping[str, str | bool],
-    random: Random,
     server: Program | None = None,
 ) -> Iterator[Site]:
     """A site that serves; it ends with the context."""
-    site = Site(root, size, config, random, server)
+    site = Site(root, size, config, server)
     try:
         site.deploy()
         yield site

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from random import Random
 
 import pytest
 
@@ -33,8 +32,7 @@ def site(tmp_path):
     except namespaces.NamespaceError as error:
         pytest.skip(f"this machine allows no namespaces: {error}")
     small = {"allow-small-content-volume": True}
-    random = Random(1)  # noqa: S311  # no secret
-    with deployed(tmp_path, VOLUME, small, random, servers.standin(**SMALL)) as made:
+    with deployed(tmp_path, VOLUME, small, servers.standin(**SMALL)) as made:
         yield made
 
 
