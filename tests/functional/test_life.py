@@ -135,25 +135,6 @@ def test_volumes_of_an_earlier_life_are_served_with_their_files_and_users(deploy
     assert wait_for_file(files, "/export", "a") == CONTENT
 
 
-def test_a_full_content_volume_goes_on_when_there_is_space(deployed, files):
-    files.put("/export", "a", CONTENT)
-    filler = deployed.pod.volumes["content"].fill()
-    free = deployed.pod.volumes["metadata"]
-    before = os.statvfs(free.path).f_bavail
-    with pytest.raises(ClientError):
-        files.put("/export", "b", CONTENT * 20)
-    assert os.statvfs(free.path).f_bavail > before * 0.9
-    assert files.get("/export", "a") == CONTENT
-    filler.unlink()
-    deployed.wait()
-    files.put("/export", "c", CONTENT)
-    assert files.get("/export", "c") == CONTENT
-    deployed.pod.lose()
-    assert deployed.new_pod().name == "active"
-    assert wait_for_file(files, "/export", "a") == CONTENT
-    assert wait_for_file(files, "/export", "c") == CONTENT
-
-
 @pytest.mark.parametrize("name", ["content", "metadata"])
 def test_a_read_only_volume_is_named_and_served_when_it_is_writable_again(deployed, files, name):
     files.put("/export", "a", CONTENT)

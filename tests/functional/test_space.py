@@ -108,3 +108,23 @@ def test_a_volume_that_is_too_small_for_two_shares_holds_one(deployed):
     assert deployed.configure(shares="- name: /export\n- name: /a").name == "active"
     used = os.statvfs(deployed.pod.volumes["content"].path)
     assert used.f_blocks * used.f_frsize == 16 * GIB
+
+
+def test_a_volume_that_others_filled_goes_on_when_there_is_space(small, files):
+    small.change(config={**small.state.config, "allow-small-content-volume": True})
+    status = small.deploy()
+    files.put("/export", "a", BLOCK)
+    filler = small.pod.volumes["content"].fill()
+    with pytest.raises(ClientError):
+        files.put("/export", "b", BLOCK * 2)
+    assert files.get("/export", "a") == BLOCK
+    filler.unlink()
+    end = time.monotonic() + 60
+    while small.run("update_status") != status:
+        assert time.monotonic() < end, small.status
+        time.sleep(1)
+    files.put("/export", "c", BLOCK)
+    small.pod.lose()
+    assert small.new_pod() == status
+    for name in ("a", "c"):
+        assert files.get("/export", name) == BLOCK

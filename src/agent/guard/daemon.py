@@ -22,7 +22,10 @@ logger = logging.getLogger("agent.guard")
 
 STATUS = "guard-status.json"
 NOTICE = "dittofs.charm/space"
-_LOOK_EVERY, _LOOK_EVERY_SHORT = 1.0, 0.2
+# Seconds; the second where a volume has not much more free than its bound: a client may write a
+# gigabyte in one.
+_LOOK_EVERY, _LOOK_EVERY_NEAR = 1.0, 0.05
+_NEAR = 4
 _ASK_EVERY, _ASK_EVERY_SHORT = 30.0, 5.0
 _WRITE_EVERY = 5.0
 # No client writes more than this in a second, in bytes: how long the server need not be asked.
@@ -64,7 +67,7 @@ class Guard:
         """Work."""
         while True:
             self.look()
-            if self._stop.wait(_LOOK_EVERY_SHORT if self._short else _LOOK_EVERY):
+            if self._stop.wait(_LOOK_EVERY_NEAR if self._near else _LOOK_EVERY):
                 return
 
     def look(self) -> None:
@@ -82,6 +85,14 @@ class Guard:
             self._write()
         if before[:3] != after[:3]:
             notices.notify(NOTICE)
+
+    @property
+    def _near(self) -> bool:
+        """Whether a volume may soon have less space than it needs."""
+        return any(
+            self._free.get(name, 0) < _NEAR * bounds.freeze
+            for name, bounds in self._settings.volumes.items()
+        )
 
     @property
     def level(self) -> Level:
