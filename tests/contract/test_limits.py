@@ -6,15 +6,14 @@ import time
 import pytest
 
 from tests import namespaces
-from tests.limits import nfs3
+from tests.limits import nfs3, shard
 from tests.limits.nfs3 import RefusedError
 from tests.standin.client import ClientError
 
 MIB = 2**20
-# Files of the real server are spread over 16 segments of 256 MiB. The stand-in's are small.
-SEGMENT = {"stand-in": 4 * MIB, "real": 256 * MIB}
-SMALL = {"STANDIN_SEGMENT_BYTES": str(SEGMENT["stand-in"]), "STANDIN_CLEAN_SECONDS": "0.5"}
-SHARDS = 16
+# The segments of the stand-in; the real one's are of 256 MiB.
+SMALL_SEGMENT = 4 * MIB
+SMALL = {"STANDIN_SEGMENT_BYTES": str(SMALL_SEGMENT), "STANDIN_CLEAN_SECONDS": "0.5"}
 CAP = 2.2
 CLEANED_AFTER = 75.0
 
@@ -31,7 +30,7 @@ def limited(fresh):
 
 
 def segment(server) -> int:
-    return SEGMENT["real" if server.program.real else "stand-in"]
+    return shard.SEGMENT if server.program.real else SMALL_SEGMENT
 
 
 def used(server) -> int:
@@ -88,47 +87,11 @@ def test_a_file_that_is_written_in_place_is_not_refused_for_the_quota(limited):
         put(limited, "a-longer", MIB + 1)
 
 
-class OneShard:
-    """Files of the real server that share their segments: chosen by their handles."""
-
-    def __init__(self, server):
-        self.server = server
-        self.number = 0
-
-    def name(self) -> str:
-        """A new file's name."""
-        self.number += 1
-        if not self.server.program.real:
-            return f"file-{self.number}"
-        with nfs3.Client("/export") as client:
-            while True:
-                handle = client.create(f"file-{self.number}").decode()
-                if _shard(handle.removeprefix("/").replace(":", "/")) == 0:
-                    return f"file-{self.number}"
-                self.number += 1
-
-
-def _shard(payload: str) -> int:
-    """FNV-1a of a file's id in the journal, which is `share/uuid`."""
-    number = 14695981039346656037
-    for byte in payload.encode():
-        number = (number ^ byte) * 1099511628211 % 2**64
-    return number % SHARDS
-
-
 def write(server, name: str, size: int) -> bytes:
-    """Write a file in place, in one segment at least for a part of it."""
-    data = os.urandom(size)
-    if not server.program.real:
-        server.files.put("/export", {name: data})
-        return data
-    with nfs3.Client("/export") as client:
-        handle = client.lookup(name)
-        assert handle
-        for place in range(0, size, MIB):
-            client.write(handle, place, data[place : place + MIB])
-        client.commit(handle)
-    return data
+    """Write a file in place."""
+    if server.program.real:
+        return shard.write("/export", name, size)
+    return put(server, name, size)
 
 
 def read(server, name: str) -> bytes:
@@ -138,9 +101,10 @@ def read(server, name: str) -> bytes:
 def repacked(server, cap: int) -> dict[str, bytes]:
     """Let the cleaner write a segment anew; the files that were never written again."""
     size = segment(server) // 16
-    files = OneShard(server)
     server.make_share(max_size=cap)
-    names = [files.name() for _ in range(17)]
+    names = [f"file-{number}" for number in range(17)]
+    if server.program.real:
+        names = shard.make("/export", 17)
     found = {name: write(server, name, size - 4096) for name in names}
     again = names[: len(names) // 2 + 1]
     for name in again:

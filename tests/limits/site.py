@@ -19,13 +19,14 @@ from tests.functional.pod import Pod
 from tests.functional.unit import Unit
 from tests.juju import AGENT, SERVICE
 from tests.limits import http, nfs3, volume
+from tests.limits.nfs3 import LostError, RefusedError
 from tests.limits.writers import Connection
 from tests.s3 import S3Server
 from tests.servers import Program
 
 SHARE = "/export"
 _GIB = 2**30
-_PATIENCE = 120.0
+_PATIENCE = 300.0
 _AGENTS = (b"mirror", b"backup", b"guard")
 
 
@@ -67,6 +68,12 @@ class Site:
     def connect(self) -> Connection:
         """A new client."""
         return nfs3.Client(SHARE) if self.pod.server.real else http.Client(SHARE)
+
+    def serves(self) -> bool:
+        """Whether a client can connect now."""
+        with contextlib.suppress(LostError, RefusedError), self.connect():
+            return True
+        return False
 
     def event(self) -> Any:
         """Juju's regular event; the status."""

@@ -6,9 +6,9 @@ import time
 import pytest
 
 from tests import namespaces, servers
-from tests.limits import volume
+from tests.limits import shard, volume
 from tests.limits.index import HOLE, File, Pattern
-from tests.limits.site import deployed
+from tests.limits.site import SHARE, deployed
 from tests.limits.writers import Writers
 
 KIB, MIB = 2**10, 2**20
@@ -74,6 +74,29 @@ def test_a_full_volume_is_refused_emptied_overwritten_and_never_wrong(site, writ
     site.restart()
     assert writers.check() == writers.live
     assert writers.counts.wrong == []
+
+
+def test_no_file_that_nobody_touched_is_lost_when_the_volume_is_full(tmp_path):
+    """The server removes the only copy of files when a share reaches the cap of its store."""
+    if not servers.server().real or not shutil.which("bwrap"):
+        pytest.skip("no real server, or no bubblewrap; tests/contract shows it with the stand-in")
+    namespaces.enter()
+    size = shard.SEGMENT // 16 - 4096
+    with deployed(tmp_path, 640 * MIB, {"allow-small-content-volume": True}) as site:
+        names = shard.make(SHARE, 17)
+        untouched = {name: shard.write(SHARE, name, size) for name in names}
+        for name in names[:9]:
+            untouched.pop(name)
+            shard.write(SHARE, name, size)
+        # One segment is full, and more than half of it is dead: the cleaner writes it anew.
+        end = time.monotonic() + 90
+        while volume.usable(site.content) - volume.free(site.content) > 18.5 * size:
+            assert time.monotonic() < end, "the cleaner was not there"
+            time.sleep(0.5)
+        writers = Writers(site.connect, Pattern(MIB), blocks=16, threads=1, seed=1)
+        writers.fill(640 * MIB)
+        assert writers.counts.refusals
+        assert all(shard.read(SHARE, name, size) == data for name, data in untouched.items())
 
 
 def written(*versions: int) -> File:

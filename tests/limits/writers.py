@@ -11,7 +11,8 @@ from typing import Protocol, Self, TypeVar
 from tests.limits.index import File, Pattern
 from tests.limits.nfs3 import NAMES, NO_SPACE, LostError, RefusedError
 
-_PATIENCE = 60.0
+# The server reads its whole journal at its start.
+_PATIENCE = 300.0
 _AGAIN = 0.2
 # How often a file is emptied before it is written again, instead of overwritten in place.
 _EMPTIED, _REMOVED = 0.1, 0.02
