@@ -18,15 +18,12 @@ from tests.standin.client import ClientError
 
 MIB = 2**20
 VOLUME = 256 * MIB
+pytestmark = pytest.mark.needs_namespaces("a volume that is full")
 
 
 @pytest.fixture(params=["stand-in", "real"])
 def process(request, tmp_path):
     """A server with one share, its content on a volume of 256 MiB."""
-    try:
-        namespaces.enter()
-    except namespaces.NamespaceError as error:
-        pytest.skip(f"a volume of a limited size needs a mount namespace: {error}")
     program = servers.standin() if request.param == "stand-in" else servers.server()
     if request.param == "real" and not program.real:
         pytest.skip("no real server on this machine")

@@ -156,6 +156,7 @@ def test_what_was_there_before_a_restart_is_not_evicted(limited):
     assert all(read(limited, name) == data for name, data in untouched.items())
 
 
+@pytest.mark.needs_namespaces("a volume that is full")
 def test_on_a_full_volume_nothing_is_lost_and_writes_fail(fresh):
     if fresh.files.missing:
         pytest.skip(fresh.files.missing)

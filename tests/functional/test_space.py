@@ -69,6 +69,7 @@ def test_a_server_never_runs_with_a_limit_at_which_it_deletes_files(deployed, fi
     assert files.get("/export", "a") == BLOCK
 
 
+@pytest.mark.needs_namespaces("a volume that is full")
 def test_a_volume_that_is_too_small_is_refused_and_served_for_a_trial(small, files):
     assert small.deploy().name == "blocked"
     assert small.status.message.startswith("the content volume of 256.00MiB holds 0 of the 1")
@@ -80,6 +81,7 @@ def test_a_volume_that_is_too_small_is_refused_and_served_for_a_trial(small, fil
     assert files.get("/export", "a") == BLOCK
 
 
+@pytest.mark.needs_namespaces("a volume that is full")
 def test_who_fills_the_volume_is_told_before_it_is_full_and_loses_nothing(small, files):
     small.change(config={**small.state.config, "allow-small-content-volume": True})
     small.deploy()
@@ -110,6 +112,7 @@ def test_a_volume_that_is_too_small_for_two_shares_holds_one(deployed):
     assert used.f_blocks * used.f_frsize == 16 * GIB
 
 
+@pytest.mark.needs_namespaces("a volume that is full")
 def test_a_volume_that_others_filled_goes_on_when_there_is_space(small, files):
     small.change(config={**small.state.config, "allow-small-content-volume": True})
     status = small.deploy()

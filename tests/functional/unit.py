@@ -1,6 +1,7 @@
 """A Juju unit whose containers are a pod of real processes."""
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -12,10 +13,12 @@ import pytest
 from ops import pebble, testing
 from scenario import mocking
 
-from tests import bed, juju
+from tests import bed, juju, namespaces
 from tests.functional.border import handle_request
 from tests.functional.pod import Pod
 from tests.juju import AGENT, SERVICE
+
+_statvfs = os.statvfs
 
 
 class Unit(juju.Unit):
@@ -96,12 +99,20 @@ class Unit(juju.Unit):
             assert attribute == "location"
             return str(self.pod.volumes[storage.partition("/")[0]].path)
 
+        def statvfs(path: Any) -> os.statvfs_result:
+            """Of a volume of the pod: the machine's own disk is not what the charm is to see."""
+            found = (each for each in self.pod.volumes.values() if each.path == Path(path))
+            volume = next(found, None)
+            return _statvfs(path) if volume is None else volume.statvfs()
+
         backend = mocking._MockModelBackend  # noqa: SLF001  # where ops.testing makes its clients
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(backend, "get_pebble", get_pebble)
             patch.setattr(backend, "storage_get", storage_get)
             if not bed.bed().contained:
                 patch.setattr(httpx.HTTPTransport, "handle_request", handle_request)
+            if not namespaces.entered():
+                patch.setattr(os, "statvfs", statvfs)
             yield
 
 

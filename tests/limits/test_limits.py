@@ -1,11 +1,10 @@
 """The short form of `make limits`, and that its index finds what is wrong."""
 
-import shutil
 import time
 
 import pytest
 
-from tests import namespaces, servers
+from tests import servers
 from tests.limits import shard, volume
 from tests.limits.index import HOLE, File, Pattern
 from tests.limits.site import SHARE, deployed
@@ -19,18 +18,13 @@ SMALL = {
     "STANDIN_CLEAN_SECONDS": "0.05",
 }
 TIMES = 20
+SMALL_VOLUME = pytest.mark.needs_namespaces("a volume that is full")
 PATTERN = Pattern(KIB)
 
 
 @pytest.fixture
 def site(tmp_path):
     """The charm and the stand-in with small segments, on a volume of 64 MiB."""
-    if not shutil.which("bwrap"):
-        pytest.skip("bubblewrap is not installed")
-    try:
-        namespaces.enter()
-    except namespaces.NamespaceError as error:
-        pytest.skip(f"this machine allows no namespaces: {error}")
     small = {"allow-small-content-volume": True}
     with deployed(tmp_path, VOLUME, small, servers.standin(**SMALL)) as made:
         yield made
@@ -48,6 +42,7 @@ def refused(writers) -> list[str]:
     return found
 
 
+@SMALL_VOLUME
 def test_a_full_volume_is_refused_emptied_overwritten_and_never_wrong(site, writers):
     # Not faster than the guard looks.
     for most in range(0, VOLUME, 2 * MIB):
@@ -76,11 +71,11 @@ def test_a_full_volume_is_refused_emptied_overwritten_and_never_wrong(site, writ
     assert writers.counts.wrong == []
 
 
+@SMALL_VOLUME
 def test_no_file_that_nobody_touched_is_lost_when_the_volume_is_full(tmp_path):
     """The server removes the only copy of files when a share reaches the cap of its store."""
-    if not servers.server().real or not shutil.which("bwrap"):
-        pytest.skip("no real server, or no bubblewrap; tests/contract shows it with the stand-in")
-    namespaces.enter()
+    if not servers.server().real:
+        pytest.skip("no real server; tests/contract shows it with the stand-in")
     size = shard.SEGMENT // 16 - 4096
     with deployed(tmp_path, 640 * MIB, {"allow-small-content-volume": True}) as site:
         names = shard.make(SHARE, 17)
