@@ -17,6 +17,7 @@ What makes that sound, checked against the real Badger in `tests/badger`:
 - A log can lose its end only when the kernel goes down; a killed server loses nothing.
 """
 
+import contextlib
 from pathlib import Path
 
 from agent.badger import HEADER_SIZE, INTERNAL, GoneError, log_paths, read_log
@@ -239,15 +240,21 @@ class Journal:
         manifest = self._since()
         tops = newest(self.directory, manifest.flushed)
         if tops is None:
-            # It was compacted already.
-            try:
-                tops = [max_version(self.directory, manifest)]
-            except GoneError:
+            # One is compacted already, and may have lost its last versions. But no table has more
+            # than the logs had, and here all of that is read.
+            if next(read_log(log.path, log.offset), None):
                 return
+            tops = self._newest_kept(manifest)
         flushed = max([self._flushed, *tops])
         # What is not read yet may be wanted from these tables, should the log go first.
         if flushed <= self._version and not log.gone():
             self._flushed, self._tables, self._stamp = flushed, manifest.mark, stamp
+
+    def _newest_kept(self, manifest: Manifest) -> list[int]:
+        """The last version in the tables; none where these have changed."""
+        with contextlib.suppress(GoneError):
+            return [max_version(self.directory, manifest)]
+        return []
 
     def _bridge(self) -> Batch | None:
         """The logs went: what the tables have beyond what was followed, None where that is all.
@@ -274,13 +281,16 @@ class Journal:
 
         A version that was in a table and is not any more may have been used again, for something
         else: then a table was made although nothing had been left to be put into one.
+
+        Raises:
+            GapError: a table that was made is compacted already. Where the last transactions in it
+                only deleted, nothing is left of them, not even their numbers.
         """
         tops = newest(self.directory, manifest.flushed)
-        if self._flushed == self._version:
-            return self._version if tops == [] else -1
         if tops is None:
-            # Compacted already; where it was one, it was that of the log that was followed.
-            return self._version if len(manifest.flushed) == 1 else -1
+            raise GapError("a table is compacted already that may have had more than was followed")
+        if self._flushed == self._version:
+            return self._version if not tops else -1
         return tops[-1] if tops else -1
 
     def _since(self) -> Manifest:

@@ -4,6 +4,7 @@
 //	badger-peer busy DIRECTORY SEED TRANSACTIONS
 //	badger-peer drop DIRECTORY SEED TRANSACTIONS
 //	badger-peer collect DIRECTORY SEED ROUNDS
+//	badger-peer serve DIRECTORY SEED TRANSACTIONS
 //	badger-peer dump DIRECTORY
 //	badger-peer digest DIRECTORY
 //
@@ -11,7 +12,7 @@
 // closing the store, so that its memtable log stays. "busy" does the same with memtables so small
 // that they are flushed all the time, and with values for the value log. "drop" drops all data
 // before it writes. "collect" writes large values and lets Badger collect the garbage of the value
-// log. "dump" opens a store, lets Badger check it, prints what is in it, and closes it; "digest"
+// log. "serve" writes until SIGTERM, and then closes the store. "dump" opens a store, lets Badger check it, prints what is in it, and closes it; "digest"
 // prints the number of keys and a checksum of them instead.
 //
 // Each line is a JSON object with key and value in hexadecimal and the version.
@@ -27,7 +28,9 @@ import (
 	"fmt"
 	"math/rand"
 	"os"
+	"os/signal"
 	"strconv"
+	"syscall"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -74,9 +77,11 @@ func run(arguments []string) error {
 			return drop(arguments[1], random, count)
 		case "collect":
 			return collect(arguments[1], random, count)
+		case "serve":
+			return serve(arguments[1], random, count)
 		}
 	}
-	return fmt.Errorf("usage: badger-peer write|busy|drop|collect DIRECTORY SEED COUNT, or dump|digest DIRECTORY")
+	return fmt.Errorf("usage: badger-peer write|busy|drop|collect|serve DIRECTORY SEED COUNT, or dump|digest DIRECTORY")
 }
 
 // settings are the options that DittoFS uses on a small machine; the caches are as small as they
@@ -252,6 +257,33 @@ func collect(directory string, random *rand.Rand, rounds int) error {
 		return err
 	}
 	return dump(db)
+}
+
+// serve writes as a server does that is stopped in good order in the middle of its work. Some
+// transactions only delete: compacting forgets their versions, also that of the last one.
+func serve(directory string, random *rand.Rand, count int) error {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	db, err := badger.Open(settings(directory))
+	if err != nil {
+		return err
+	}
+	for number := 0; number < count && len(stop) == 0; number++ {
+		err := db.Update(func(txn *badger.Txn) error {
+			switch random.Intn(100) {
+			case 0:
+				return large(txn, random)
+			case 1, 2, 3, 4, 5:
+				return txn.Delete(key(random))
+			default:
+				return change(txn, random)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return db.Close()
 }
 
 // change makes a few random changes, most of them to keys that were written before.
