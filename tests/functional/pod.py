@@ -193,6 +193,7 @@ class Container:
             "--ro-bind", str(self.server.path), "/app/dfs",
             "--setenv", "PATH", "/opt/bin:/usr/local/bin:/usr/bin:/bin",
             "--setenv", "PEBBLE", "/var/lib/pebble/default",
+            "--setenv", "PEBBLE_VERBOSE", "1",
             "--setenv", "HOME", "/app",
             "--chdir", "/app",
         ]

@@ -11,21 +11,25 @@ import argparse
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
+from agent.mysql import Database, Server
 from tests import namespaces, servers
 from tests.agent.rig import wait_until
-from tests.databases import DatabaseServer, find_program
+from tests.databases import HOST, DatabaseServer, find_program
 from tests.functional.mysql import Provider
 from tests.functional.pod import Pod
 from tests.functional.unit import Unit
 from tests.nfs import missing
 from tests.soak.clients import Clients, tree
 from tests.soak.many import say
+from tests.stores import content
 from units import GIB
 
 _CLIENTS = 4
+_SHOWN, _LOG_SHOWN = 3, 4000
 _MIRRORED = "nfs: /export; metadata in MySQL"
 
 
@@ -66,6 +70,10 @@ class Rounds:
             took = time.monotonic() - began
         finally:
             clients.end()
+        differing = self._differing()
+        log = "\n".join(
+            line for line in self.unit.agent_log().splitlines() if "[pebble] GET" not in line
+        )
         self.pod.volumes["metadata"].lose()
         self.unit.new_pod()
         self._serves()
@@ -74,6 +82,9 @@ class Rounds:
         wrong = known.differences(tree(*homes))
         self.files += len(known)
         self.longest = max(self.longest, took)
+        if differing:
+            # Without that it is the server that has lost what it acknowledged.
+            wrong.insert(0, f"{differing} keys differ between the volume and MySQL")
         if killed:
             wrong.append(f"{killed} had to be killed")
         operations = sum(known.operations.values())
@@ -81,14 +92,35 @@ class Rounds:
             f"podends: round {number}: {operations} operations, {len(known)} files, ended in "
             f"{took:.1f} s, {len(wrong)} wrong"
         )
-        self.wrong += [f"round {number}: {each}" for each in wrong[:3]]
+        self._report(f"round {number}", wrong)
+        if wrong:
+            say(log[-_LOG_SHOWN:])
+
+    def _report(self, where: str, wrong: list[str]) -> None:
+        for each in wrong[:_SHOWN]:
+            say(f"podends: WRONG: {where}: {each}")
+        self.wrong += wrong[:_SHOWN]
+
+    def _differing(self) -> int:
+        """How many keys MySQL has otherwise than the volume, after the end of a pod."""
+        store = content(self.pod.volumes["metadata"].path / "stores" / "export")
+        provider = self._provider
+        endpoints = ((HOST, provider.server.port),)
+        server = Server(
+            endpoints, provider.user, provider.password, provider.name, tls=False, ca=None
+        )
+        with closing(Database(server)) as database:
+            database.connect()
+            rows = database.rows(database.stores()["export"].copy)
+            mirrored = {key: value for key, _, value in rows}
+        return sum(store.get(key) != mirrored.get(key) for key in {*store, *mirrored})
 
     def check(self) -> None:
         """What was acknowledged in any round is there after all of them."""
         found = tree("/")
         for number, clients in enumerate(self._clients):
             wrong = clients.known().differences(found)
-            self.wrong += [f"round {number}, at the end: {each}" for each in wrong[:3]]
+            self._report(f"at the end, round {number}", wrong)
 
     def _serves(self) -> None:
         status = self.unit.wait(seconds=120)
@@ -120,8 +152,6 @@ def main() -> int:
             rounds.check()
         finally:
             rounds.pod.close()
-    for each in rounds.wrong:
-        say(f"podends: WRONG: {each}")
     say(
         f"podends: {asked.rounds} rounds, {rounds.files} acknowledged files, longest end "
         f"{rounds.longest:.1f} s, {len(rounds.wrong)} wrong"
