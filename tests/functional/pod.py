@@ -46,10 +46,9 @@ class Volume:
     def fill(self) -> Path:
         """Use up all space by one file; remove it to free the space again."""
         filler = self.path / "filler"
-        with filler.open("wb") as file, contextlib.suppress(OSError):
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(b"x" * MIB)
-                file.flush()
         return filler
 
     def protect(self, protected: bool = True) -> None:
