@@ -65,10 +65,9 @@ class Volume:
         """Use up all space by one file; remove it to free the space again."""
         assert self.path.is_mount(), "that would fill the machine's own disk"
         filler = self.path / "filler"
-        with filler.open("wb") as file, contextlib.suppress(OSError):
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(b"x" * MIB)
-                file.flush()
         return filler
 
     def protect(self, protected: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import socket
@@ -16,16 +17,28 @@ from typing import Any
 
 _OKAY_DELAY = 1.0
 _KILLED_WAIT = 5.0
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def seconds(text: str) -> float:
-    """A duration such as `110s`, `500ms` or `1m`."""
-    for unit in ("ms", "s", "m", "h"):
-        number = text.removesuffix(unit)
-        if number != text and number.replace(".", "", 1).isdigit():
-            return float(number) * _UNITS[unit]
-    raise ValueError(f"invalid duration {text!r}")
+    """A duration such as `110s`, `500ms` or `1m50s`."""
+    parts = _PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"invalid duration {text!r}")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def duration(text: str) -> str:
+    """The same duration as Go writes it, and Pebble's plan has it."""
+    whole = seconds(text)
+    if whole < 1:
+        return f"{whole * 1000:g}ms"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    if hours:
+        return f"{hours}h{minutes}m{rest:g}s"
+    return f"{minutes}m{rest:g}s" if minutes else f"{rest:g}s"
 
 
 class StartError(Exception):

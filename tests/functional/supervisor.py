@@ -28,7 +28,7 @@ import yaml
 
 from tests.functional import files_api
 from tests.functional.files_api import ApiProblem
-from tests.functional.services import Check, Service, StartError, seconds
+from tests.functional.services import Check, Service, StartError, duration, seconds
 
 VERSION = "v1.32.1-standin"
 _SERVICE_KEYS = {
@@ -431,8 +431,11 @@ def _check_layer(label: str, layer: dict[str, Any]) -> None:
             if entry.get("override") not in {"replace", "merge"}:
                 raise ApiProblem(400, f'layer "{label}" must define "override" for "{name}"')
             for key in ("backoff-delay", "backoff-limit", "kill-delay", "period", "timeout"):
+                if key not in entry:
+                    continue
                 try:
-                    seconds(str(entry.get(key, "1s")))
+                    # The plan has them as Go writes them, not as they were given.
+                    entry[key] = duration(str(entry[key]))
                 except ValueError as error:
                     raise ApiProblem(400, f"cannot parse layer: {error}") from error
             if section == "services" and not entry.get("command"):

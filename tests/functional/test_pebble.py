@@ -97,6 +97,18 @@ def test_a_service_is_started_and_stopped_and_only_restarted_when_it_changed(cli
     client.stop_services(["s"])
 
 
+def test_the_plan_has_durations_as_go_writes_them(client):
+    """What the charm compares with its own layer."""
+    given = {"kill-delay": "110s", "backoff-delay": "1500ms", "backoff-limit": "0.5s"}
+    client.add_layer("s", layer("sleep 60", **given), combine=True)
+    found = client.get_plan().services["s"]
+    assert (found.kill_delay, found.backoff_delay, found.backoff_limit) == (
+        "1m50s",
+        "1.5s",
+        "500ms",
+    )
+
+
 def test_a_service_that_fails_at_once_is_an_error_with_its_output_and_is_tried_again(client):
     client.add_layer("s", layer("sh -c 'echo last words; exit 3'"), combine=True)
     with pytest.raises(pebble.ChangeError, match="exited quickly with code 3") as raised:

@@ -42,15 +42,17 @@ def local_stores(unit) -> list[str]:
         return [config for (config,) in rows]
 
 
-def fill(files, until: int = 400) -> list[str]:
-    """Put files of 1 MiB until one is refused; the names of those that were acknowledged."""
-    names: list[str] = []
+def fill(files, until: int = 400) -> dict[str, bytes]:
+    """Put files of 1 MiB until one is refused; those that were acknowledged."""
+    taken: dict[str, bytes] = {}
     for number in range(until):
+        # No two are equal, or a server may keep them once.
+        content = number.to_bytes(8) + BLOCK[8:]
         try:
-            files.put("/export", f"f{number}", BLOCK)
+            files.put("/export", f"f{number}", content)
         except ClientError:
-            return names
-        names.append(f"f{number}")
+            return taken
+        taken[f"f{number}"] = content
     raise AssertionError(f"{until} files of 1 MiB were taken")
 
 
@@ -85,7 +87,7 @@ def test_a_volume_that_is_too_small_is_refused_and_served_for_a_trial(small, fil
 def test_who_fills_the_volume_is_told_before_it_is_full_and_loses_nothing(small, files):
     small.change(config={**small.state.config, "allow-small-content-volume": True})
     small.deploy()
-    names = fill(files)
+    taken = fill(files)
     free = os.statvfs(small.pod.volumes["content"].path)
     assert free.f_bavail * free.f_frsize > 16 * MIB
     end = time.monotonic() + 30
@@ -93,14 +95,14 @@ def test_who_fills_the_volume_is_told_before_it_is_full_and_loses_nothing(small,
         assert time.monotonic() < end, small.status
         time.sleep(1)
     assert small.status.name == "blocked"
-    for name in names[::10]:
-        assert files.get("/export", name) == BLOCK
-    # What is there can be written in place, removed and read; and a restart changes nothing.
+    for name, content in taken.items():
+        assert files.get("/export", name) == content
+    # What is there is read and removed, and a restart changes nothing.
     small.pod.lose()
     small.new_pod()
-    for name in names[::25]:
-        assert files.get("/export", name) == BLOCK
-    files.remove("/export", names[0])
+    for name, content in taken.items():
+        assert files.get("/export", name) == content
+    files.remove("/export", next(iter(taken)))
 
 
 def test_a_volume_that_is_too_small_for_two_shares_holds_one(deployed):
