@@ -65,7 +65,7 @@ class Run:
         size = self._file_size
         kept = int(self.budget.room / 2 / size)
         self._random.shuffle(files)
-        self.writers.remove(files[kept:])
+        self._let(lambda: self.writers.remove(files[kept:]))
         began, first = time.monotonic(), len(self.writers.counts.refusals)
         while not self._one_more():
             if time.monotonic() - began > _ROOM_AGAIN:
@@ -95,7 +95,7 @@ class Run:
 
     def refill(self) -> None:
         """Remove all files, and write what the budget lets in; it has 60 s to be let in."""
-        self.writers.remove(list(self.writers.files.values()))
+        self._let(lambda: self.writers.remove(list(self.writers.files.values())))
         began, first = time.monotonic(), len(self.writers.counts.refusals)
         wanted = int(self.budget.room * _ROOM) - self._file_size * self.writers.threads
         while self.writers.live < wanted:
