@@ -25,8 +25,8 @@ from tests.juju import AGENT, SERVICE
 from units import GIB, MIB
 
 UID = 65532
-# What Juju gives where nobody asks for more. Memory is used for what is written only.
-VOLUME_SIZES = {"metadata": 2 * GIB, "content": 16 * GIB}
+# Enough for several shares and their backups. Memory is used for what is written only.
+VOLUME_SIZES = {"metadata": 2 * GIB, "content": 64 * GIB}
 _START_TIMEOUT = 20.0
 # Juju's, which no charm can change: what Kubernetes gives a pod from SIGTERM to SIGKILL.
 _GRACE_SECONDS = 30.0

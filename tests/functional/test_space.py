@@ -1,17 +1,22 @@
 """Volumes at their limits, on real processes: what a client is told, and that it ends."""
 
+import contextlib
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
+import yaml
 
 from stores import NEVER_EVICTS
+from tests.databases import ROOT
 from tests.functional.files import ClientError
 from tests.functional.pod import Pod
 from tests.functional.unit import Unit
-from units import GIB, MIB
+from units import MIB, parse_size
 
 BLOCK = os.urandom(MIB)
 
@@ -22,10 +27,10 @@ def _client(files):
         pytest.skip(f"{files.missing} is not installed")
 
 
-@pytest.fixture
-def small(tmp_path):
-    """A unit on a content volume of 256 MiB that is not deployed yet."""
-    pod = Pod(tmp_path / "small", sizes={"content": 256 * MIB})
+@contextlib.contextmanager
+def on_a_volume_of(root: Path, size: int) -> Iterator[Unit]:
+    """A unit on a content volume of `size` bytes that is not deployed yet."""
+    pod = Pod(root, sizes={"content": size})
     try:
         pod.start()
         unit = Unit(pod)
@@ -33,6 +38,22 @@ def small(tmp_path):
         yield unit
     finally:
         pod.close()
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A unit on a volume that no share fits."""
+    with on_a_volume_of(tmp_path / "small", 256 * MIB) as unit:
+        yield unit
+
+
+@pytest.fixture
+def smallest(tmp_path):
+    """A unit on the volume that Juju gives where nobody asks for more."""
+    storage = yaml.safe_load((ROOT / "metadata.yaml").read_text(encoding="utf-8"))["storage"]
+    size = parse_size(storage["content"]["minimum-size"] + "iB")
+    with on_a_volume_of(tmp_path / "smallest", size) as unit:
+        yield unit
 
 
 def local_stores(unit) -> list[str]:
@@ -105,13 +126,12 @@ def test_who_fills_the_volume_is_told_before_it_is_full_and_loses_nothing(small,
     files.remove("/export", next(iter(taken)))
 
 
-def test_a_volume_that_is_too_small_for_two_shares_holds_one(deployed):
-    status = deployed.configure(shares="- name: /export\n- name: /a\n- name: /b")
+def test_a_volume_holds_so_many_shares(smallest):
+    smallest.deploy()
+    status = smallest.configure(shares="- name: /export\n- name: /a\n- name: /b")
     assert status.name == "blocked"
     assert "holds 2 of the 3 shares: use one of 18.00GiB" in status.message
-    assert deployed.configure(shares="- name: /export\n- name: /a").name == "active"
-    used = os.statvfs(deployed.pod.volumes["content"].path)
-    assert used.f_blocks * used.f_frsize == 16 * GIB
+    assert smallest.configure(shares="- name: /export\n- name: /a").name == "active"
 
 
 @pytest.mark.needs_namespaces("a volume that is full")
