@@ -17,6 +17,7 @@ from ops import pebble
 
 import bundle
 import files
+import layers
 from errors import BlockedError, WaitingError
 from workload import pebble_errors
 
@@ -114,9 +115,7 @@ class Agent:
         program = bundle.digest()
         digest = hashlib.sha256(program.encode() + settings).hexdigest()
         layer = _layer(service, command, digest)
-        same = plan.services.get(service.name) == layer.services[service.name] and {
-            name: plan.checks.get(name) for name in layer.checks
-        } == dict(layer.checks)
+        same = layers.planned(plan, layer)
         if same and self.running:
             return False
         self._put(program, settings)

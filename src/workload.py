@@ -9,6 +9,7 @@ import ops
 from ops import pebble
 
 import files
+import layers
 from credentials import Credentials
 from errors import BlockedError, WaitingError
 from options import Options
@@ -131,10 +132,7 @@ class Workload:
             script = (_TEMPLATES / Path(path).name).read_text(encoding="utf-8")
             self._ensure_file(path, script, 0o644)
         layer = _layer(digest, options, credentials)
-        same = (
-            plan.services.get(SERVICE) == layer.services[SERVICE]
-            and {name: plan.checks.get(name) for name in layer.checks} == layer.checks
-        )
+        same = layers.planned(plan, layer)
         running = self.running
         if same and running:
             return False

@@ -26,7 +26,7 @@ import yaml
 
 from tests.functional import files_api
 from tests.functional.files_api import ApiProblem
-from tests.functional.services import Check, Service, StartError, seconds
+from tests.functional.services import DURATIONS, Check, Service, StartError, seconds, written
 
 VERSION = "v1.32.1-standin"
 _SERVICE_KEYS = {
@@ -412,9 +412,9 @@ def _check_layer(label: str, layer: dict[str, Any]) -> None:
                 )
             if entry.get("override") not in {"replace", "merge"}:
                 raise ApiProblem(400, f'layer "{label}" must define "override" for "{name}"')
-            for key in ("backoff-delay", "backoff-limit", "kill-delay", "period", "timeout"):
+            for key in DURATIONS & set(entry):
                 try:
-                    seconds(str(entry.get(key, "1s")))
+                    entry[key] = written(str(entry[key]))
                 except ValueError as error:
                     raise ApiProblem(400, f"cannot parse layer: {error}") from error
             if section == "services" and not entry.get("command"):

@@ -53,7 +53,7 @@ def test_the_configuration_has_no_secret_and_is_for_the_server_alone(deployed):
 def test_the_layer_gives_the_server_time_to_stop_and_to_start(deployed):
     plan = deployed.state.get_container("dittofs").plan
     service = plan.services["dittofs"]
-    assert service.to_dict()["kill-delay"] == "110s"
+    assert service.to_dict()["kill-delay"] == "1m50s"
     assert service.on_failure == "restart"
     assert service.environment["GOMEMLIMIT"] == "1843MiB"
     assert plan.checks["ready"].level == pebble.CheckLevel.READY
