@@ -7,6 +7,7 @@ from typing import Any
 
 import ops
 
+import names
 import volumes
 from api import Api, Health
 from errors import CharmError
@@ -29,7 +30,7 @@ def share_rows(present: Present, state: State) -> list[Row]:
         rows.append(
             {
                 "name": name,
-                "listed": name in listed,
+                "listed": names.canonical(name) in listed,
                 "served": share.enabled,
                 "metadata": metadata,
                 "content": content,
@@ -48,7 +49,7 @@ def server_detail(api: Api, state: State, metrics_url: str) -> Row:
     """What the server says of itself, its stores, shares and adapters."""
     present = Present.ask(api, ())
     return {
-        "server": {"version": api.version(metrics_url) or "unknown"},
+        "server": {"version": _version(api, present, metrics_url) or "unknown"},
         "stores": [
             {
                 "name": store.name,
@@ -72,6 +73,10 @@ def server_detail(api: Api, state: State, metrics_url: str) -> Row:
             for adapter in sorted(present.adapters.values(), key=lambda each: each.type)
         ],
     }
+
+
+def _version(api: Api, present: Present, metrics_url: str) -> str | None:
+    return api.version(metrics_url) if present.metrics_are_safe else None
 
 
 def volume_rows(container: ops.Container, state: State) -> list[Row]:

@@ -218,9 +218,13 @@ def _serve(
     try:
         check = Workload(containers.dittofs).check_worth_waiting
         with connect(unit.model, state, unit.made, wait, check) as api:
-            if started:
+            present = _reconcile_shares(state, api, outcome, held=operation is not None)
+            # After the repair: the server dies of its metrics page while a name is no UTF-8.
+            if started and present.metrics_are_safe:
                 outcome.version = api.version(METRICS_URL)
-            known = _reconcile_shares(state, api, outcome, held=operation is not None)
+            known = {
+                name: "/".join(present.backends(each)) for name, each in present.shares.items()
+            }
         with pebble_errors():
             pair = volumes.record_shares(containers.dittofs, pair, known)
     except UnreachableError as error:
@@ -332,8 +336,8 @@ def _accepts(api: Api, password: SecretStr) -> bool:
     return True
 
 
-def _reconcile_shares(state: State, api: Api, outcome: Outcome, *, held: bool) -> dict[str, str]:
-    """Bring shares and protocols to the options; return all shares with their backends.
+def _reconcile_shares(state: State, api: Api, outcome: Outcome, *, held: bool) -> shares.Present:
+    """Bring shares and protocols to the options; return what the server has then.
 
     Where they are held nothing is changed.
     """
@@ -342,15 +346,16 @@ def _reconcile_shares(state: State, api: Api, outcome: Outcome, *, held: bool) -
     plan = shares.plan(state.options, present, content_capacity(state))
     outcome.findings += plan.problems
     if plan.steps and not held:
-        outcome.findings += shares.execute(api, plan.steps)
+        failed = list(shares.execute(api, plan.steps))
+        outcome.findings += failed
         present = shares.settle(api, state.options, plan.steps, present)
+        if not failed:
+            outcome.findings += shares.undone(state.options, present, content_capacity(state))
     outcome.findings += shares.unhealthy(state.options, present)
-    names = [share.name for share in wanted]
+    listed = [found for share in wanted if (found := present.find(share.name))]
     if held:
         # What is taken out of the list is served until the list is looked at again.
-        left = [name for name, share in present.shares.items() if present.made_by_charm(share)]
-        names += sorted(set(left) - set(names))
-    outcome.serving = tuple(
-        name for name in names if (found := present.shares.get(name)) and found.enabled
-    )
-    return {name: "/".join(present.backends(found)) for name, found in present.shares.items()}
+        left = sorted(present.shares.values(), key=lambda each: each.name)
+        listed += [each for each in left if each not in listed and present.made_by_charm(each)]
+    outcome.serving = tuple(share.name for share in listed if share.enabled)
+    return present

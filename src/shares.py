@@ -1,12 +1,13 @@
 """Wanted against present: a plan of the fewest calls, and its execution."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import names
 from api import Adapter, Api, NfsConfig, Share, ShareFields, Store
 from errors import BlockedError, CharmError, WaitingError
-from options import Options, ShareOptions, share_key
+from options import Options, ShareOptions
 from stores import CONTENT, METADATA, StoreSpec, backend_name
 from units import MIB, format_size
 from workload import NFS_PORT, SMB_PORT, memory_limit
@@ -35,13 +36,18 @@ class Present:
     def ask(cls, api: Api, wanted: Sequence[ShareOptions]) -> "Present":
         """Read it from the server: four calls, and one for each wanted share that exists."""
         shares = {share.name: share for share in api.shares()}
+        there = {share.name for each in wanted if (share := _find(shares, each.name))}
         return cls(
             metadata={store.id: store for store in api.stores("metadata")},
             content={store.id: store for store in api.stores("local")},
             shares=shares,
             adapters={adapter.type: adapter for adapter in api.adapters()},
-            nfs={each.name: api.nfs_config(each.name) for each in wanted if each.name in shares},
+            nfs={name: api.nfs_config(name) for name in sorted(there)},
         )
+
+    def find(self, name: str) -> Share | None:
+        """The share of this name; two spellings in Unicode of one text are one name."""
+        return _find(self.shares, name)
 
     def backends(self, share: Share) -> tuple[str, str]:
         """The backends of a share in the words of the option: metadata, content."""
@@ -52,15 +58,37 @@ class Present:
             backend_name("local", content.type) if content else "?",
         )
 
+    def left_over(self, share: ShareOptions) -> str:
+        """The metadata backend of a store without its share, or what is wanted where none is."""
+        left = next((each for each in self.metadata.values() if each.name == share.key), None)
+        return backend_name("metadata", left.type) if left else share.metadata
+
     def has_store(self, spec: StoreSpec) -> bool:
         """Whether a store of this name is there."""
         stores = self.metadata if spec.kind == "metadata" else self.content
         return any(store.name == spec.name for store in stores.values())
 
     def made_by_charm(self, share: Share) -> bool:
-        """Whether it has the store that the charm would give it: others are left alone."""
+        """Whether it has the store that the charm gave it: others are left alone."""
+        return self.true_name(share) is not None
+
+    def true_name(self, share: Share) -> str | None:
+        """The server's own name of a share that the charm made; None where it did not.
+
+        An earlier charm asked for names that the server read differently: `/x%20y` is `/x y`, and
+        `/caf%e9` is no UTF-8, so it is not what the API tells. See `names.as_read`.
+        """
         store = self.metadata.get(share.metadata_store_id)
-        return store is not None and store.name == share_key(share.name)
+        asked = names.asked(store.name) if store else None
+        for name in (asked, asked and names.as_read(asked)):
+            if name and names.as_told(name) == names.as_told(share.name):
+                return name
+        return None
+
+    @property
+    def metrics_are_safe(self) -> bool:
+        """Whether the server outlives its metrics page: not with a name that is no UTF-8."""
+        return all(names.readable(name) for name in self.shares)
 
 
 @dataclass(frozen=True)
@@ -70,8 +98,12 @@ class CreateStore:
     spec: StoreSpec
 
     def apply(self, api: Api) -> None:
-        """Call the server."""
-        api.create_store(self.spec)
+        """Call the server; what it answers is what was asked for."""
+        made, spec = api.create_store(self.spec), self.spec
+        if (made.name, made.type) != (spec.name, spec.type) or any(
+            made.config.get(key) != value for key, value in spec.config.items()
+        ):
+            raise WaitingError(f"the server made the store {made.name} otherwise than asked")
 
 
 @dataclass(frozen=True)
@@ -95,11 +127,30 @@ class CreateShare:
 
     def apply(self, api: Api) -> None:
         """Call the server; it answers 201 also where the share could not be opened."""
-        made = api.create_share(
-            self.share.name, self.metadata, self.content, _fields(self.share), _READ_BUFFER
-        )
-        if made.status.status not in {"healthy", "unknown"}:
-            raise WaitingError(f"share {self.share.name} does not open: {made.status.message}")
+        name, fields = self.share.name, _fields(self.share)
+        made = api.create_share(name, self.metadata, self.content, fields, _READ_BUFFER)
+        if made.name != name:
+            api.enable_share(made.name, enabled=False)
+            raise BlockedError(
+                f"the server made the share {made.name} where {name} was asked for, so it is "
+                "closed: use another name"
+            )
+        if not _opens(made):
+            raise WaitingError(f"share {name} does not open: {made.status.message}")
+        other = fields.changes(ShareFields.of(made))
+        if other:
+            raise WaitingError(f"share {name} was made with another {', '.join(sorted(other))}")
+
+
+@dataclass(frozen=True)
+class TakeOutShare:
+    """Take a share out of the server because of its name; its files stay on the volumes."""
+
+    name: str
+
+    def apply(self, api: Api) -> None:
+        """Call the server."""
+        api.delete_share(self.name)
 
 
 @dataclass(frozen=True)
@@ -152,7 +203,14 @@ class SetAdapter:
 
 
 Step = (
-    CreateStore | ConfigureStore | CreateShare | ChangeShare | SetSquash | EnableShare | SetAdapter
+    CreateStore
+    | ConfigureStore
+    | CreateShare
+    | TakeOutShare
+    | ChangeShare
+    | SetSquash
+    | EnableShare
+    | SetAdapter
 )
 
 
@@ -200,6 +258,7 @@ def plan(options: Options, present: Present, capacity: int) -> Plan:
     steps: list[Step] = []
     problems: list[BlockedError] = []
     if options.shares is not None:
+        steps += _unreadable_steps(present)
         try:
             check_memory(options)
             steps += _share_steps(options.shares, present, capacity)
@@ -218,6 +277,15 @@ def execute(api: Api, steps: Sequence[Step]) -> Iterator[CharmError]:
             step.apply(api)
         except CharmError as error:
             yield error
+
+
+def undone(options: Options, present: Present, capacity: int) -> Iterator[CharmError]:
+    """Yield a line for each step that is to be made still: the server took it and did not do it.
+
+    Arguments are those of `plan`.
+    """
+    for step in plan(options, present, capacity).steps:
+        yield WaitingError(f"the server said yes and has not done it: {step}")
 
 
 def settle(api: Api, options: Options, steps: Sequence[Step], before: Present) -> Present:
@@ -243,9 +311,9 @@ def settle(api: Api, options: Options, steps: Sequence[Step], before: Present) -
 def unhealthy(options: Options, present: Present) -> Iterator[CharmError]:
     """Yield a line for each wanted share or protocol that the server says is not well."""
     for share in options.shares or ():
-        found = present.shares.get(share.name)
-        if found and found.enabled and found.status.status in {"unhealthy", "degraded"}:
-            yield WaitingError(f"share {share.name} is {_said(found)}")
+        found = present.find(share.name)
+        if found and found.enabled and not _opens(found):
+            yield WaitingError(f"share {found.name} is {_said(found)}")
     for protocol in options.protocols or ():
         adapter = present.adapters.get(protocol)
         # A port that is taken is found here only: the server lists the adapter as running.
@@ -254,6 +322,18 @@ def unhealthy(options: Options, present: Present) -> Iterator[CharmError]:
             yield WaitingError(
                 f"{protocol} does not listen on port {PORTS[protocol]} yet ({text})"
             )
+
+
+def _find(shares: Mapping[str, Share], name: str) -> Share | None:
+    spelled = (each for each in shares.values() if names.canonical(each.name) == name)
+    return shares.get(name) or next(spelled, None)
+
+
+def _opens(share: Share) -> bool:
+    """Whether it is served; `unknown` with a reason is a share that is there in name only."""
+    return share.status.status == "healthy" or (
+        share.status.status == "unknown" and not share.status.message
+    )
 
 
 def _said(item: Share | Adapter) -> str:
@@ -266,9 +346,11 @@ def _share_steps(
     # A store that two shares use is made once.
     made: set[StoreSpec | str] = set()
     for share in wanted:
-        found = present.shares.get(share.name)
+        found = present.find(share.name)
         content = CONTENT[share.content].spec(share.key, capacity)
         if found is None:
+            if present.left_over(share) != share.metadata:
+                continue
             metadata = METADATA[share.metadata].spec(share.key, capacity)
             for spec in (metadata, content):
                 if not present.has_store(spec) and spec.name + spec.kind not in made:
@@ -280,20 +362,32 @@ def _share_steps(
         elif present.backends(found) == (share.metadata, share.content):
             yield from _live_steps(share, found, present)
     yield from _resize_steps(present, capacity)
-    names = {share.name for share in wanted}
+    yield from _closing_steps(wanted, present)
+
+
+def _unreadable_steps(present: Present) -> Iterator[Step]:
+    """The server dies of its metrics page while it has such a name, closed or not."""
     for share in present.shares.values():
-        if share.name not in names and share.enabled and present.made_by_charm(share):
+        if not names.readable(share.name) and (name := present.true_name(share)):
+            yield TakeOutShare(name)
+
+
+def _closing_steps(wanted: Sequence[ShareOptions], present: Present) -> Iterator[Step]:
+    listed = [present.find(share.name) for share in wanted]
+    for share in present.shares.values():
+        closed = not share.enabled or not names.readable(share.name)
+        if share not in listed and not closed and present.made_by_charm(share):
             yield EnableShare(share.name, enabled=False)
 
 
 def _live_steps(share: ShareOptions, found: Share, present: Present) -> Iterator[Step]:
     body = _fields(share).changes(ShareFields.of(found))
     if body:
-        yield ChangeShare(share.name, body)
-    if present.nfs[share.name].squash != _squash(share):
-        yield SetSquash(share.name, _squash(share))
+        yield ChangeShare(found.name, body)
+    if present.nfs[found.name].squash != _squash(share):
+        yield SetSquash(found.name, _squash(share))
     if not found.enabled:
-        yield EnableShare(share.name, enabled=True)
+        yield EnableShare(found.name, enabled=True)
 
 
 def _resize_steps(present: Present, capacity: int) -> Iterator[Step]:
@@ -314,12 +408,10 @@ def _adapter_steps(protocols: Sequence[str], present: Present) -> Iterator[Step]
 
 def _changed_backends(wanted: Sequence[ShareOptions], present: Present) -> Iterator[BlockedError]:
     for number, share in enumerate(wanted, start=1):
-        found = present.shares.get(share.name)
-        if found is None:
-            continue
+        found = present.find(share.name)
         for what, has, wants in zip(
             ("metadata", "content"),
-            present.backends(found),
+            present.backends(found) if found else (present.left_over(share), share.content),
             (share.metadata, share.content),
             strict=True,
         ):

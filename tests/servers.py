@@ -1,6 +1,7 @@
 """Which server and which Pebble this machine has: the real ones, or the stand-ins."""
 
 import functools
+import hashlib
 import os
 import shutil
 import subprocess
@@ -71,7 +72,9 @@ def python_binds() -> list[Path]:
 
 def _launcher(module: str) -> Path:
     """A shell script that runs a module of the tests with this Python."""
-    path = Path(tempfile.gettempdir()) / f"dittofs-charm-{os.getuid()}-{module}"
+    # Another checkout on this machine has stand-ins of its own.
+    place = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
+    path = Path(tempfile.gettempdir()) / f"dittofs-charm-{os.getuid()}-{place}-{module}"
     text = (
         "#!/bin/sh\n"
         f"PYTHONPATH={ROOT}/src:{ROOT} PYTHONDONTWRITEBYTECODE=1 "
