@@ -16,7 +16,7 @@ import volumes
 from api import Api, Share, Store
 from errors import BlockedError, CharmError
 from options import ShareOptions
-from shares import Present
+from present import Present
 from sidecar import Containers
 from state import State
 from stores import CONTENT_DIRECTORY, METADATA_DIRECTORY

@@ -11,7 +11,8 @@ import names
 import volumes
 from api import Api, Health
 from errors import CharmError
-from shares import PORTS, Present
+from present import Present
+from shares import PORTS
 from sidecar import Containers
 from state import State
 from stores import volatile

@@ -16,6 +16,7 @@ import volumes
 from api import Api, LoginError, UnreachableError
 from credentials import Credentials
 from errors import BlockedError, CharmError, WaitingError
+from present import Present
 from sidecar import Containers
 from state import State
 from workload import API_URL, METRICS_URL, Workload, pebble_errors
@@ -336,13 +337,13 @@ def _accepts(api: Api, password: SecretStr) -> bool:
     return True
 
 
-def _reconcile_shares(state: State, api: Api, outcome: Outcome, *, held: bool) -> shares.Present:
+def _reconcile_shares(state: State, api: Api, outcome: Outcome, *, held: bool) -> Present:
     """Bring shares and protocols to the options; return what the server has then.
 
     Where they are held nothing is changed.
     """
     wanted = state.options.shares or ()
-    present = shares.Present.ask(api, wanted)
+    present = Present.ask(api, wanted)
     plan = shares.plan(state.options, present, content_capacity(state))
     outcome.findings += plan.problems
     if plan.steps and not held:

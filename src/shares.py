@@ -1,217 +1,41 @@
 """Wanted against present: a plan of the fewest calls, and its execution."""
 
+import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import names
-from api import Adapter, Api, NfsConfig, Share, ShareFields, Store
+from api import Adapter, Api, NfsConfig, Share, ShareFields
 from errors import BlockedError, CharmError, WaitingError
 from options import Options, ShareOptions
-from stores import CONTENT, METADATA, StoreSpec, backend_name
+from present import Present, opens
+from steps import (
+    READ_BUFFER,
+    ChangeShare,
+    ConfigureStore,
+    CreateShare,
+    CreateStore,
+    EnableShare,
+    SetAdapter,
+    SetSquash,
+    Step,
+    TakeOutShare,
+    fields_of,
+)
+from stores import CONTENT, METADATA, StoreSpec
 from units import MIB, format_size
 from workload import NFS_PORT, SMB_PORT, memory_limit
+
+logger = logging.getLogger(__name__)
 
 PORTS = {"nfs": NFS_PORT, "smb": SMB_PORT}
 
 # What the server takes for itself, before any share.
 _BASE_MEMORY = 256 * MIB
-_READ_BUFFER = 32 * MIB
 _SETTLE_TIME = 6.0
 # Of the content volume, for the server's own files beside the content.
 _SMALLEST_RESERVE = 64 * MIB
-
-
-@dataclass(frozen=True)
-class Present:
-    """What the server has; `nfs` holds the settings of the shares that were asked for."""
-
-    metadata: dict[str, Store]
-    content: dict[str, Store]
-    shares: dict[str, Share]
-    adapters: dict[str, Adapter]
-    nfs: dict[str, NfsConfig]
-
-    @classmethod
-    def ask(cls, api: Api, wanted: Sequence[ShareOptions]) -> "Present":
-        """Read it from the server: four calls, and one for each wanted share that exists."""
-        shares = {share.name: share for share in api.shares()}
-        there = {share.name for each in wanted if (share := _find(shares, each.name))}
-        return cls(
-            metadata={store.id: store for store in api.stores("metadata")},
-            content={store.id: store for store in api.stores("local")},
-            shares=shares,
-            adapters={adapter.type: adapter for adapter in api.adapters()},
-            nfs={name: api.nfs_config(name) for name in sorted(there)},
-        )
-
-    def find(self, name: str) -> Share | None:
-        """The share of this name; two spellings in Unicode of one text are one name."""
-        return _find(self.shares, name)
-
-    def backends(self, share: Share) -> tuple[str, str]:
-        """The backends of a share in the words of the option: metadata, content."""
-        metadata = self.metadata.get(share.metadata_store_id)
-        content = self.content.get(share.local_block_store_id)
-        return (
-            backend_name("metadata", metadata.type) if metadata else "?",
-            backend_name("local", content.type) if content else "?",
-        )
-
-    def left_over(self, share: ShareOptions) -> str:
-        """The metadata backend of a store without its share, or what is wanted where none is."""
-        left = next((each for each in self.metadata.values() if each.name == share.key), None)
-        return backend_name("metadata", left.type) if left else share.metadata
-
-    def has_store(self, spec: StoreSpec) -> bool:
-        """Whether a store of this name is there."""
-        stores = self.metadata if spec.kind == "metadata" else self.content
-        return any(store.name == spec.name for store in stores.values())
-
-    def made_by_charm(self, share: Share) -> bool:
-        """Whether it has the store that the charm gave it: others are left alone."""
-        return self.true_name(share) is not None
-
-    def true_name(self, share: Share) -> str | None:
-        """The server's own name of a share that the charm made; None where it did not.
-
-        An earlier charm asked for names that the server read differently: `/x%20y` is `/x y`, and
-        `/caf%e9` is no UTF-8, so it is not what the API tells. See `names.as_read`.
-        """
-        store = self.metadata.get(share.metadata_store_id)
-        asked = names.asked(store.name) if store else None
-        for name in (asked, asked and names.as_read(asked)):
-            if name and names.as_told(name) == names.as_told(share.name):
-                return name
-        return None
-
-    @property
-    def metrics_are_safe(self) -> bool:
-        """Whether the server outlives its metrics page: not with a name that is no UTF-8."""
-        return all(names.readable(name) for name in self.shares)
-
-
-@dataclass(frozen=True)
-class CreateStore:
-    """Make a store."""
-
-    spec: StoreSpec
-
-    def apply(self, api: Api) -> None:
-        """Call the server; what it answers is what was asked for."""
-        made, spec = api.create_store(self.spec), self.spec
-        if (made.name, made.type) != (spec.name, spec.type) or any(
-            made.config.get(key) != value for key, value in spec.config.items()
-        ):
-            raise WaitingError(f"the server made the store {made.name} otherwise than asked")
-
-
-@dataclass(frozen=True)
-class ConfigureStore:
-    """Change a store; the server uses it from its next start on."""
-
-    spec: StoreSpec
-
-    def apply(self, api: Api) -> None:
-        """Call the server."""
-        api.configure_store(self.spec)
-
-
-@dataclass(frozen=True)
-class CreateShare:
-    """Make a share on its two stores."""
-
-    share: ShareOptions
-    metadata: str
-    content: str
-
-    def apply(self, api: Api) -> None:
-        """Call the server; it answers 201 also where the share could not be opened."""
-        name, fields = self.share.name, _fields(self.share)
-        made = api.create_share(name, self.metadata, self.content, fields, _READ_BUFFER)
-        if made.name != name:
-            api.enable_share(made.name, enabled=False)
-            raise BlockedError(
-                f"the server made the share {made.name} where {name} was asked for, so it is "
-                "closed: use another name"
-            )
-        if not _opens(made):
-            raise WaitingError(f"share {name} does not open: {made.status.message}")
-        other = fields.changes(ShareFields.of(made))
-        if other:
-            raise WaitingError(f"share {name} was made with another {', '.join(sorted(other))}")
-
-
-@dataclass(frozen=True)
-class TakeOutShare:
-    """Take a share out of the server because of its name; its files stay on the volumes."""
-
-    name: str
-
-    def apply(self, api: Api) -> None:
-        """Call the server."""
-        api.delete_share(self.name)
-
-
-@dataclass(frozen=True)
-class ChangeShare:
-    """Change the live fields of a share."""
-
-    name: str
-    body: dict[str, object] = field(hash=False)
-
-    def apply(self, api: Api) -> None:
-        """Call the server."""
-        api.change_share(self.name, self.body)
-
-
-@dataclass(frozen=True)
-class SetSquash:
-    """Change how NFS maps users."""
-
-    name: str
-    squash: str
-
-    def apply(self, api: Api) -> None:
-        """Call the server."""
-        api.set_squash(self.name, self.squash)
-
-
-@dataclass(frozen=True)
-class EnableShare:
-    """Serve a share or no longer serve it."""
-
-    name: str
-    enabled: bool
-
-    def apply(self, api: Api) -> None:
-        """Call the server."""
-        api.enable_share(self.name, self.enabled)
-
-
-@dataclass(frozen=True)
-class SetAdapter:
-    """Serve a protocol on its port, or not."""
-
-    protocol: str
-    enabled: bool
-    port: int
-
-    def apply(self, api: Api) -> None:
-        """Call the server."""
-        api.set_adapter(self.protocol, self.enabled, self.port)
-
-
-Step = (
-    CreateStore
-    | ConfigureStore
-    | CreateShare
-    | TakeOutShare
-    | ChangeShare
-    | SetSquash
-    | EnableShare
-    | SetAdapter
-)
 
 
 @dataclass(frozen=True)
@@ -271,12 +95,25 @@ def plan(options: Options, present: Present, capacity: int) -> Plan:
 
 
 def execute(api: Api, steps: Sequence[Step]) -> Iterator[CharmError]:
-    """Make the calls; one that fails does not keep the others from being made, but is yielded."""
+    """Make the calls; one that fails does not keep the others from being made, but is yielded.
+
+    A share whose store was not made as it was asked for is not made on it.
+    """
+    failed: set[tuple[str, str]] = set()
     for step in steps:
+        needs: set[tuple[str, str]] = set()
+        if isinstance(step, CreateShare):
+            needs = {("metadata", step.metadata), ("local", step.content)}
+        if failed & needs:
+            continue
         try:
             step.apply(api)
         except CharmError as error:
+            if isinstance(step, CreateStore):
+                failed.add((step.spec.kind, step.spec.name))
             yield error
+        else:
+            logger.info("server: %s", step)
 
 
 def undone(options: Options, present: Present, capacity: int) -> Iterator[CharmError]:
@@ -312,7 +149,7 @@ def unhealthy(options: Options, present: Present) -> Iterator[CharmError]:
     """Yield a line for each wanted share or protocol that the server says is not well."""
     for share in options.shares or ():
         found = present.find(share.name)
-        if found and found.enabled and not _opens(found):
+        if found and found.enabled and not opens(found):
             yield WaitingError(f"share {found.name} is {_said(found)}")
     for protocol in options.protocols or ():
         adapter = present.adapters.get(protocol)
@@ -322,18 +159,6 @@ def unhealthy(options: Options, present: Present) -> Iterator[CharmError]:
             yield WaitingError(
                 f"{protocol} does not listen on port {PORTS[protocol]} yet ({text})"
             )
-
-
-def _find(shares: Mapping[str, Share], name: str) -> Share | None:
-    spelled = (each for each in shares.values() if names.canonical(each.name) == name)
-    return shares.get(name) or next(spelled, None)
-
-
-def _opens(share: Share) -> bool:
-    """Whether it is served; `unknown` with a reason is a share that is there in name only."""
-    return share.status.status == "healthy" or (
-        share.status.status == "unknown" and not share.status.message
-    )
 
 
 def _said(item: Share | Adapter) -> str:
@@ -381,7 +206,7 @@ def _closing_steps(wanted: Sequence[ShareOptions], present: Present) -> Iterator
 
 
 def _live_steps(share: ShareOptions, found: Share, present: Present) -> Iterator[Step]:
-    body = _fields(share).changes(ShareFields.of(found))
+    body = fields_of(share).changes(ShareFields.of(found))
     if body:
         yield ChangeShare(found.name, body)
     if present.nfs[found.name].squash != _squash(share):
@@ -422,23 +247,13 @@ def _changed_backends(wanted: Sequence[ShareOptions], present: Present) -> Itera
                 )
 
 
-def _fields(share: ShareOptions) -> ShareFields:
-    return ShareFields(
-        read_only=share.read_only,
-        default_permission=share.access,
-        quota=share.quota,
-        trash_enabled=share.trash_days > 0,
-        trash_retention_days=share.trash_days,
-    )
-
-
 def _squash(share: ShareOptions) -> str:
     return share.squash.replace("-", "_")
 
 
 def _cost(memory: int, share: ShareOptions) -> int:
     return (
-        _READ_BUFFER
+        READ_BUFFER
         + METADATA[share.metadata].cost(memory, share.quota)
         + CONTENT[share.content].cost(memory, share.quota)
     )
