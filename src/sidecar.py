@@ -7,6 +7,7 @@ place.
 
 import contextlib
 import hashlib
+import shlex
 import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -57,6 +58,11 @@ class Service(NamedTuple):
     port: int
     check: str | None
     remembers: bool
+
+    @property
+    def command_config(self) -> str:
+        """The settings of a command that runs beside the service."""
+        return f"{self.config.removesuffix('.json')}-command.json"
 
 
 MIRROR = Service(
@@ -116,14 +122,20 @@ class Agent:
         digest = hashlib.sha256(program.encode() + settings).hexdigest()
         layer = _layer(service, command, digest)
         same = layers.planned(plan, layer)
-        if same and self.running:
+        # The layer has the digest of what the file is to hold, which is not what it holds.
+        right = files.read(self._container, service.config) == settings
+        if same and right and self.running:
             return False
-        self._put(program, settings)
+        self._put(program, service.config, settings)
         if not same:
             self._container.add_layer(service.name, layer, combine=True)
             if not service.remembers:
                 self._container.remove_path(service.status, recursive=True)
-        self._container.pebble.replan_services(timeout=_CHANGE_TIMEOUT)
+        if same and not right:
+            # It may have been started with another file: replan sees no difference.
+            self._container.pebble.restart_services([service.name], timeout=_CHANGE_TIMEOUT)
+        else:
+            self._container.pebble.replan_services(timeout=_CHANGE_TIMEOUT)
         return True
 
     def restart(self) -> None:
@@ -132,13 +144,19 @@ class Agent:
         self._container.pebble.restart_services([self._service.name], timeout=_CHANGE_TIMEOUT)
 
     def execute(self, settings: bytes, command: Sequence[str], timeout: float) -> Answer:
-        """Run a command to its end, within `timeout` seconds.
+        """Run a command to its end, within `timeout` seconds, with settings of its own.
+
+        Those of the service stay: it reads them again whenever Pebble starts it.
 
         Raises:
             BlockedError: the image cannot run the program.
         """
-        self._put(bundle.digest(), settings)
-        return self._run(["-m", "agent", *command, "--config", self._service.config], timeout)
+        config = self._service.command_config
+        self._put(bundle.digest(), config, settings)
+        try:
+            return self._run(["-m", "agent", *command, "--config", config], timeout)
+        finally:
+            self._container.remove_path(config, recursive=True)
 
     def stop(self) -> None:
         """End the service and its check. Nothing where they are not there."""
@@ -155,10 +173,9 @@ class Agent:
         """What the service says of itself, as JSON; None as long as it has said nothing."""
         return files.read(self._container, self._service.status)
 
-    def _put(self, program: str, settings: bytes) -> None:
+    def _put(self, program: str, config: str, settings: bytes) -> None:
         if files.read(self._container, _NOTE) != program.encode():
             self._install(program)
-        config = self._service.config
         if files.read(self._container, config) != settings:
             self._container.push(config, settings, permissions=0o600, make_dirs=True)
 
@@ -230,7 +247,8 @@ def _layer(
     digest: str,
     startup: Literal["enabled", "disabled"] = "enabled",
 ) -> pebble.Layer:
-    words = ["python3", "-m", "agent", *command, "--config", service.config]
+    # What a database says may be among the words.
+    words = shlex.join(["python3", "-m", "agent", *command, "--config", service.config])
     checks: dict[str, pebble.CheckDict] = {}
     if service.check:
         # No level: whether the mirror is well says nothing of whether the server serves.
@@ -249,7 +267,7 @@ def _layer(
                 service.name: {
                     "override": "replace",
                     "summary": "DittoFS agent",
-                    "command": " ".join(words),
+                    "command": words,
                     "startup": startup,
                     "on-success": "restart",
                     "on-failure": "restart",

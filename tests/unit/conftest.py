@@ -257,7 +257,9 @@ def install(border: Server, patch: pytest.MonkeyPatch) -> None:
     def restart_services(self: Any, services: list[str], *args: Any, **kwargs: Any) -> None:
         restart(self, services, *args, **kwargs)
         assert border.unit is not None
-        border.unit.agent.start(self.get_plan().services[AGENT].command)
+        for name in set(services) & {AGENT, "backup"}:
+            command = self.get_plan().services[name].command
+            (border.unit.agent if name == AGENT else border.unit.agent.archive).start(command)
 
     patch.setattr(client, "replan_services", replan_services)
     patch.setattr(client, "restart_services", restart_services)
