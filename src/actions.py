@@ -1,5 +1,6 @@
 """The actions of the unit that serves. Each takes typed parameters and returns its results."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
@@ -21,6 +22,8 @@ from sidecar import Containers
 from state import State
 from stores import CONTENT_DIRECTORY, METADATA_DIRECTORY
 from workload import METRICS_URL, Workload, pebble_errors
+
+logger = logging.getLogger(__name__)
 
 Results = dict[str, str]
 _RECOVERY_WAIT = 600.0
@@ -176,16 +179,19 @@ class Actions:
             doomed = self._doomed(Present.ask(api, ()), params.name, listed)
             if doomed.share:
                 api.delete_share(doomed.true_name)
+                logger.info("server: took the share %s out", params.name)
             if doomed.store:
                 api.delete_metadata_store(doomed.store.name)
+                logger.info("server: took the metadata store %s out", doomed.store.name)
         with pebble_errors():
             # The server has the store's files open until it ends.
-            self._workload.stop()
+            self._workload.stop(f"to delete the share {params.name}")
             # The mirror forgets what is noted here. The note may be read while the files still go,
             # and the store be taken for a new one: so it is made again.
             self._container.push(f"{_DELETED}/{doomed.key}", "", make_dirs=True)
             for place in doomed.places:
                 self._container.remove_path(place, recursive=True)
+                logger.info("volumes: deleted %s", place)
             self._container.push(f"{_DELETED}/{doomed.key}", "", make_dirs=True)
         freed = doomed.share.used_bytes if doomed.share else 0
         return {"deleted": params.name, "freed-bytes": str(freed)}
@@ -250,7 +256,7 @@ class Actions:
         # It may be at work on the volume.
         sidecar.stop(self._containers.agent, sidecar.MIRROR)
         with pebble_errors():
-            self._workload.stop()
+            self._workload.stop(f"to start without the {params.volume} volume")
             places = volumes.set_aside(self._container, pair, params.volume)
             self._workload.forget_exit()
             # The users that may have stayed are of another life: admin is made anew.

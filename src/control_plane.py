@@ -1,5 +1,6 @@
 """The server's control-plane file (SQLite), while the server is down."""
 
+import logging
 import sqlite3
 import tempfile
 from contextlib import closing
@@ -9,6 +10,8 @@ import ops
 
 import files
 from workload import DATABASE
+
+logger = logging.getLogger(__name__)
 
 _KEPT = f"{DATABASE}.before-adoption"
 _SIDE_FILES = ("-wal", "-shm")
@@ -44,6 +47,7 @@ def forget_admin(container: ops.Container) -> None:
         for side in _SIDE_FILES:
             container.remove_path(DATABASE + side, recursive=True)
         container.push(DATABASE, copy.read_bytes(), permissions=0o600)
+    logger.info("server: removed the user admin, who is made anew; the file before is %s", _KEPT)
 
 
 def _pull(container: ops.Container, source: str, target: Path) -> bool:

@@ -1,5 +1,6 @@
 """From what Juju says to a server that serves it: the row of steps of the serving unit."""
 
+import logging
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,8 @@ from workload import API_URL, METRICS_URL, Workload, pebble_errors
 
 if TYPE_CHECKING:
     from operation import Operation
+
+logger = logging.getLogger(__name__)
 
 # Longer than the check "ready" needs to fail: a start that takes longer is followed by the event
 # that the check has recovered.
@@ -70,7 +73,7 @@ def reconcile(containers: Containers, state: State, model: ops.Model) -> Outcome
     try:
         with pebble_errors():
             if not state.attached:
-                Workload(containers.dittofs).stop()
+                Workload(containers.dittofs).stop("a volume is not attached")
                 _end(containers.agent, sidecar.MIRROR, sidecar.BACKUP)
             state.need_volumes()
             made = state.need_credentials()
@@ -131,7 +134,7 @@ def shut_down(containers: Containers, state: State, model: ops.Model) -> list[Ch
         problems.append(error)
     try:
         with pebble_errors():
-            workload.stop()
+            workload.stop("the unit is going")
     except CharmError as error:
         problems.append(error)
     try:
@@ -250,7 +253,7 @@ def _ensure_running(
             pair = _lost_metadata(unit, pair)
         volumes.check(pair, state)
     except CharmError as error:
-        workload.stop()
+        workload.stop(str(error))
         if isinstance(error, volumes.MismatchError):
             _end(unit.containers.agent, sidecar.MIRROR)
         raise
@@ -263,7 +266,7 @@ def _ensure_running(
             return False, pair
         return workload.ensure(state.options, made), pair
     workload.check_last_exit()
-    workload.stop()
+    workload.stop("its passwords are of another life" if estranged else "it is to be started anew")
     volumes.check_writable(container)
     if estranged:
         import control_plane  # noqa: PLC0415  # most events need no SQLite
@@ -321,6 +324,7 @@ def _login(model: ops.Model, state: State, made: Credentials, api: Api) -> None:
         if known != wanted and _accepts(api, known):
             if wanted is not None:
                 api.change_password(known, wanted)
+                logger.info("server: changed the password of admin")
             credentials.remember_password(model, wanted or known)
             return
     raise BlockedError(

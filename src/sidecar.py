@@ -7,6 +7,7 @@ place.
 
 import contextlib
 import hashlib
+import logging
 import shlex
 import sys
 from collections.abc import Generator, Sequence
@@ -21,6 +22,8 @@ import files
 import layers
 from errors import BlockedError, WaitingError
 from workload import pebble_errors
+
+logger = logging.getLogger(__name__)
 
 CONTAINER = "agent"
 RUN = "/tmp/dittofs-agent"  # noqa: S108  # the container's own, and any image has it
@@ -121,17 +124,22 @@ class Agent:
         program = bundle.digest()
         digest = hashlib.sha256(program.encode() + settings).hexdigest()
         layer = _layer(service, command, digest)
-        same = layers.planned(plan, layer)
+        different = layers.different(plan, layer)
         # The layer has the digest of what the file is to hold, which is not what it holds.
         right = files.read(self._container, service.config) == settings
-        if same and right and self.running:
+        running = self.running
+        if not different and right and running:
             return False
+        changed = [*different, *([] if right else ["its settings"])]
+        why = f"changed: {', '.join(changed)}" if running else "it does not run"
+        word = "restart" if running else "start"
+        logger.info("agent: %s the service %s (%s), %s", word, service.name, command[0], why)
         self._put(program, service.config, settings)
-        if not same:
+        if different:
             self._container.add_layer(service.name, layer, combine=True)
             if not service.remembers:
                 self._container.remove_path(service.status, recursive=True)
-        if same and not right:
+        if not different and not right:
             # It may have been started with another file: replan sees no difference.
             self._container.pebble.restart_services([service.name], timeout=_CHANGE_TIMEOUT)
         else:
@@ -140,6 +148,7 @@ class Agent:
 
     def restart(self) -> None:
         """Let the service try again what it gave up."""
+        logger.info("agent: restart the service %s, it gave up", self._service.name)
         self._container.remove_path(self._service.status, recursive=True)
         self._container.pebble.restart_services([self._service.name], timeout=_CHANGE_TIMEOUT)
 
@@ -199,6 +208,7 @@ class Agent:
                 f"the agent's program could not be unpacked: {said[-200:] or 'no reason'}"
             )
         self._container.push(_NOTE, program, permissions=0o644)
+        logger.info("agent: unpacked its program")
 
     def _run(self, arguments: Sequence[str], timeout: float) -> Answer:
         """Run Python; its standard input is empty and closed."""
@@ -229,6 +239,7 @@ def _stop(container: ops.Container, *services: Service) -> None:
         found = planned.get(service.name)
         if found is None or found.startup == "disabled":
             continue
+        logger.info("agent: stop the service %s", service.name)
         layer = _layer(service, [], "", startup="disabled")
         container.add_layer(service.name, layer, combine=True)
         container.pebble.stop_services([service.name], timeout=_CHANGE_TIMEOUT)

@@ -8,12 +8,15 @@ another way must never fail a hook.
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 
 import ops
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from errors import WaitingError
+
+logger = logging.getLogger(__name__)
 
 MYSQL = "mysql"
 _PORT = 3306
@@ -72,6 +75,7 @@ def request(model: ops.Model, leader: bool) -> None:
     for key, value in wanted.items():
         if databag.get(key) != value:
             databag[key] = value
+            logger.info("mysql: asked for %s=%s", key, value)
 
 
 def database_name(application: str) -> str:

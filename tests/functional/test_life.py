@@ -96,6 +96,9 @@ def test_a_lost_volume_is_not_served_and_start_without_is_the_way_out(deployed, 
     status = deployed.new_pod()
     assert status.name == "blocked"
     assert f"the {lost} volume is empty" in status.message
+    with deployed.pebble_calls() as calls:
+        assert deployed.run("update_status") == status
+    assert calls == []
     with pytest.raises(ClientError):
         files.get("/export", "a")
     deployed.act("start-without", volume=lost, confirm=lost)

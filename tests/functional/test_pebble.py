@@ -113,9 +113,9 @@ def test_the_plan_has_durations_in_its_own_words(client):
     assert words == {"kill-delay": "1m50s", "backoff-delay": "100ms", "backoff-limit": "1m0s"}
     assert (told["period"], told["timeout"]) == ("1h0m0s", "1.5s")
     assert plan.services["s"] != given.services["s"]
-    assert layers.planned(plan, given)
+    assert layers.different(plan, given) == ()
     other = layer("sleep 60", **{"kill-delay": "111s", "backoff-limit": "60s"})
-    assert not layers.planned(plan, other)
+    assert layers.different(plan, other) == ("kill-delay",)
 
 
 def test_a_service_that_fails_at_once_is_an_error_with_its_output_and_is_tried_again(client):
