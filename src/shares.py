@@ -81,6 +81,7 @@ def plan(options: Options, present: Present, capacity: int) -> Plan:
     """
     steps: list[Step] = []
     problems: list[BlockedError] = []
+    problems += _deadly(options, present)
     if options.shares is not None:
         steps += _unreadable_steps(present)
         try:
@@ -195,6 +196,18 @@ def _unreadable_steps(present: Present) -> Iterator[Step]:
     for share in present.shares.values():
         if not names.readable(share.name) and (name := present.true_name(share)):
             yield TakeOutShare(name)
+
+
+def _deadly(options: Options, present: Present) -> Iterator[BlockedError]:
+    """Say where the server's metrics page ends it, and the plan has nothing against that."""
+    for share in present.shares.values():
+        ours = present.made_by_charm(share)
+        if not names.readable(share.name) and not (ours and options.shares is not None):
+            remedy = "mend the option shares" if ours else "delete it with dfsctl"
+            yield BlockedError(
+                f"the name of the server's share {share.name} is no UTF-8, so its metrics page "
+                f"ends it: {remedy}"
+            )
 
 
 def _closing_steps(wanted: Sequence[ShareOptions], present: Present) -> Iterator[Step]:

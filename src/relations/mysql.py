@@ -154,7 +154,8 @@ def _endpoints(text: str) -> tuple[tuple[str, int], ...]:
         host, colon, port = part.rpartition(":")
         if not colon or (":" in host and not host.endswith("]")):
             host, port = part, str(_PORT)
-        host = host.removeprefix("[").removesuffix("]")
+        # Another spelling of a host is no other host.
+        host = host.removeprefix("[").removesuffix("]").lower()
         if host and "/" not in host and port.isdecimal() and 0 < int(port) <= _LONGEST_PORT:
             found.append((host, int(port)))
     return tuple(dict.fromkeys(found))

@@ -315,6 +315,11 @@ def test_a_share_is_known_by_its_store_whatever_the_server_made_of_its_name(aske
     present.shares[told] = share
     assert present.true_name(share) == true
     assert present.metrics_are_safe == ("\ufffd" not in told)
+    left = shares.plan(wanted("[]").model_copy(update={"shares": None}), present, CAPACITY)
+    assert left.steps == ()
+    assert [str(each).rpartition(": ")[2] for each in left.problems] == (
+        ["mend the option shares"] if "\ufffd" in told else []
+    )
     steps = plan("[]", present).steps
     if true is None:
         assert steps == ()
