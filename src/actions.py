@@ -9,10 +9,12 @@ import ops
 from pydantic import BaseModel, Field
 
 import credentials
+import login
 import names
 import report
 import serving
 import sidecar
+import space_guard
 import volumes
 from api import Api, Share, Store
 from errors import BlockedError, CharmError
@@ -144,15 +146,17 @@ class Actions:
 
     def status_detail(self, params: FormatParams) -> Results:
         """Show everything; what cannot be reached is said in its place."""
+        guard = self._guard()
         detail: dict[str, object] = {
             "reasons": [f"{error.status.name}: {error}" for error in self._call.findings],
             "volumes": report.volume_rows(self._container, self._state),
+            **report.guard_detail(guard),
             **report.mirror_detail(self._containers.agent, self._state),
             **report.backup_detail(self._containers, self._state, self._model),
         }
         try:
             with self._connect() as api:
-                detail |= report.server_detail(api, self._state, METRICS_URL)
+                detail |= report.server_detail(api, self._state, METRICS_URL, guard)
         except CharmError as error:
             detail["server"] = {"version": "unknown", "reason": str(error)}
         if params.format == "json":
@@ -162,10 +166,17 @@ class Actions:
     def list_shares(self, params: FormatParams) -> Results:
         """List the shares of the server."""
         with self._connect() as api:
-            rows = report.share_rows(Present.ask(api, ()), self._state)
+            rows = report.share_rows(Present.ask(api, ()), self._state, self._guard())
         if params.format == "json":
             return {"shares": report.as_json(rows)}
         return {"shares": "\n".join(report.table(rows)) if rows else "none"}
+
+    def _guard(self) -> space_guard.Report:
+        """What the guard of the volumes said last; nothing where nobody can be asked."""
+        try:
+            return space_guard.look(self._containers.agent)
+        except CharmError:
+            return space_guard.Report()
 
     def delete_share(self, params: DeleteShareParams) -> Results:
         """Delete a share with its files: the server is restarted to let go of them."""
@@ -316,7 +327,7 @@ class Actions:
         if operation is not None and operation.takes_server:
             # A login would change the password that the restore goes on with.
             raise _busy(operation)
-        return serving.connect(self._model, self._state, self._state.need_credentials())
+        return login.connect(self._model, self._state, self._state.need_credentials())
 
     def _need_nothing_under_way(self) -> None:
         operation = serving.under_way(self._containers, self._state)

@@ -79,6 +79,7 @@ class Share(_Answer):
     name: str
     metadata_store_id: str
     local_block_store_id: str
+    remote_block_store_id: str | None = None
     read_only: bool = False
     enabled: bool = True
     default_permission: str = "none"
@@ -231,12 +232,6 @@ class Api:
         text = f"make store {spec.name}"
         answer = self._call("POST", _api(_STORE_ROUTES[spec.kind]), text, body)
         return _parse(answer, TypeAdapter(Store), text)
-
-    def configure_store(self, spec: StoreSpec) -> None:
-        """Change the configuration of a store; the server uses it from its next start on."""
-        body = {"type": spec.type, "config": json.dumps(dict(spec.config))}
-        route = f"{_STORE_ROUTES[spec.kind]}/{quote(spec.name, safe='')}"
-        self._call("PUT", _api(route), f"configure store {spec.name}", body)
 
     def delete_metadata_store(self, name: str) -> None:
         """Forget a store that no share uses; its files stay."""

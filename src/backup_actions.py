@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 
 import credentials
+import login
 import names
 import report
-import serving
 import volumes
 from actions import Action, Call, Results
 from backup_service import Row
@@ -171,7 +171,7 @@ class BackupActions:
             running = Workload(self._call.containers.dittofs).running
         if not running:
             raise BlockedError("the server does not run: see status-detail")
-        with serving.connect(self._model, self._state, made):
+        with login.connect(self._model, self._state, made):
             pass
 
     @property

@@ -3,10 +3,12 @@
 The packages are those of the charm's own environment, so both are pinned in one place.
 """
 
+import contextlib
 import functools
 import hashlib
 import io
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,17 +29,21 @@ PACKAGES = (
 )
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _CACHE = "__pycache__"
+_METADATA = ".dist-info"
 
 
 @functools.cache
 def digest() -> str:
-    """A digest that differs where the bundle differs; cheap, the packages are not read."""
+    """A digest that differs where the bundle differs.
+
+    Cheap, because every event asks for it: the packages are not read, and the names of the folders
+    that say which are installed, in which version, do without what reads them.
+    """
     found = hashlib.sha256()
     for path in _program():
         found.update(f"{path.relative_to(PROGRAM)}\0".encode())
         found.update(hashlib.sha256(path.read_bytes()).digest())
-    for package in _packages():
-        found.update(f"{package.name}=={package.version}\0".encode())
+    found.update("\0".join(sorted(_installed())).encode())
     return found.hexdigest()
 
 
@@ -59,6 +65,12 @@ def pack() -> bytes:
 
 def _program() -> list[Path]:
     return sorted(PROGRAM.rglob("*.py"))
+
+
+def _installed() -> Iterator[str]:
+    for place in sys.path:
+        with contextlib.suppress(OSError):
+            yield from (each.name for each in Path(place).iterdir() if each.suffix == _METADATA)
 
 
 def _packages() -> "Iterator[metadata.Distribution]":

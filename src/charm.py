@@ -8,10 +8,12 @@ import logging
 
 import ops
 
+import budget
 import names
 import serving
 import sidecar
 import state
+from budget import Space
 from charms.dittofs.v0.filesystem_info import FilesystemProvider
 from errors import BlockedError, CharmError, DifferenceError
 from relations import filesystem, mysql
@@ -119,6 +121,9 @@ class DittofsCharm(ops.CharmBase):
         """Bring the server up; return the state with the share that is offered now."""
         outcome = serving.reconcile(self._containers, juju, self.model)
         self._findings += outcome.findings
+        if juju.attached:
+            spaces = {name: Space.of(path) for name, path in juju.volumes.items()}
+            self._findings += budget.nearly_full(spaces)
         if outcome.version:
             self.unit.set_workload_version(outcome.version)
         if juju.options.protocols is not None:
@@ -131,6 +136,7 @@ class DittofsCharm(ops.CharmBase):
             first = outcome.serving[0] if nfs and outcome.serving else None
             state.offer(self.model, first)
             self._active = _describe(juju, outcome.serving)
+            self._active += "; for a trial: the content volume is too small" * outcome.trial
             self._active += "; metadata in MySQL" if outcome.mirrored else ""
             self._active += f"; {outcome.activity}" if outcome.activity else ""
             juju = juju.model_copy(update={"served_share": first})
@@ -183,8 +189,9 @@ class DittofsCharm(ops.CharmBase):
         event.add_status(ops.ActiveStatus(self._active))
 
     def _sorted_findings(self) -> list[CharmError]:
-        """The worst first: what a person has to mend before what mends itself."""
-        return sorted(self._findings, key=lambda error: error.status is not ops.BlockedStatus)
+        """The worst first: what a person has to mend before what mends itself; each once."""
+        found = {str(error): error for error in self._findings}
+        return sorted(found.values(), key=lambda error: error.status is not ops.BlockedStatus)
 
 
 def _describe(juju: State, serving_now: tuple[str, ...]) -> str:

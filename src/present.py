@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import names
 from api import Adapter, Api, NfsConfig, Share, Store
 from options import ShareOptions
-from stores import StoreSpec, backend_name
+from stores import StoreSpec, backend_name, holds_only_copies, may_evict, on_volume
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,25 @@ class Present:
             backend_name("metadata", metadata.type) if metadata else "?",
             backend_name("local", content.type) if content else "?",
         )
+
+    def on_volume(self, share: Share) -> bool:
+        """Whether what it holds is on the content volume."""
+        store = self.content.get(share.local_block_store_id)
+        return store is not None and on_volume(store.type, store.config)
+
+    def evicting(self) -> list[str]:
+        """The names of the local stores that would delete the only copy of files."""
+        alone = {
+            share.local_block_store_id
+            for share in self.shares.values()
+            if not share.remote_block_store_id
+        }
+        return [
+            store.name
+            for store in self.content.values()
+            if holds_only_copies(store.id, store.name, alone)
+            and may_evict(store.type, store.config)
+        ]
 
     def left_over(self, share: ShareOptions) -> str:
         """The metadata backend of a store without its share, or what is wanted where none is."""

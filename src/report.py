@@ -1,18 +1,20 @@
 """What the actions show: everything the charm knows, for programs and for people."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ops
 
 import names
+import space_guard
 import volumes
 from api import Api, Health
+from budget import Budget, Space
 from errors import CharmError
 from present import Present
-from shares import PORTS
+from said import moment
+from shares import PORTS, divide
 from sidecar import Containers
 from state import State
 from stores import volatile
@@ -22,16 +24,24 @@ from workload import pebble_errors
 Row = dict[str, Any]
 
 
-def share_rows(present: Present, state: State) -> list[Row]:
-    """One row for each share of the server; sizes in bytes."""
+def share_rows(present: Present, state: State, guard: space_guard.Report) -> list[Row]:
+    """One row for each share of the server; sizes in bytes.
+
+    `quota` is what the option asks for, `limit` what the server enforces now. What the server
+    counts as used has removed files in it, of which `removed` says as much as is known.
+    """
     listed = {share.name: share for share in state.options.shares or ()}
+    needs = _division(present, state).needs
     rows: list[Row] = []
     for name, share in sorted(present.shares.items()):
         metadata, content = present.backends(share)
+        wanted = names.canonical(name)
+        asked = listed[wanted].quota if wanted in listed else 0
+        said = guard.shares.get(name, space_guard.ShareReport())
         rows.append(
             {
                 "name": name,
-                "listed": names.canonical(name) in listed,
+                "listed": wanted in listed,
                 "served": share.enabled,
                 "metadata": metadata,
                 "content": content,
@@ -39,17 +49,55 @@ def share_rows(present: Present, state: State) -> list[Row]:
                 "access": share.default_permission,
                 "read-only": share.read_only,
                 "used-bytes": share.used_bytes,
-                "quota": share.quota_bytes or "none",
+                "removed-bytes": said.removed,
+                "quota": format_size(asked) if asked else "none",
+                "limit": share.quota_bytes or "none",
+                "needs-bytes": needs.get(wanted, 0),
                 "status": _health(share.status),
             }
         )
     return rows
 
 
-def server_detail(api: Api, state: State, metrics_url: str) -> Row:
+def budget_detail(present: Present, state: State) -> Row:
+    """How the content volume is divided among the listed shares; sizes in bytes."""
+    divided = _division(present, state)
+    return {
+        "content-budget": {
+            "usable": format_size(divided.usable),
+            "reserve": format_size(divided.reserve),
+            "needed": format_size(sum(divided.needs.values())),
+            "room-for-files": format_size(divided.room),
+            "no-growth-below": format_size(divided.bounds.freeze),
+            "trial": divided.trial,
+        }
+    }
+
+
+def guard_detail(report: space_guard.Report) -> Row:
+    """What the guard of the volumes says; times as text."""
+    return {
+        "space-guard": {
+            "heard": moment(report.updated) if report.updated else "never",
+            "short-of-space": ", ".join(report.short) or "no volume",
+            "full": report.full,
+            "nothing-written-in": ", ".join(report.halted) or "no share",
+            "since": moment(report.since) if report.short or report.full else "never",
+            "error": report.error or "none",
+        }
+    }
+
+
+def _division(present: Present, state: State) -> Budget:
+    space = Space.of(state.volumes["content"]) if state.attached else Space(0, 0)
+    return divide(state.options, present, space, backups=state.s3 is not None)
+
+
+def server_detail(api: Api, state: State, metrics_url: str, guard: space_guard.Report) -> Row:
     """What the server says of itself, its stores, shares and adapters."""
     present = Present.ask(api, ())
     return {
+        **budget_detail(present, state),
         "server": {"version": _version(api, present, metrics_url) or "unknown"},
         "stores": [
             {
@@ -62,7 +110,7 @@ def server_detail(api: Api, state: State, metrics_url: str) -> Row:
             for kind, stores in (("metadata", present.metadata), ("content", present.content))
             for store in sorted(stores.values(), key=lambda each: each.name)
         ],
-        "shares": share_rows(present, state),
+        "shares": share_rows(present, state, guard),
         "adapters": [
             {
                 "protocol": adapter.type,
@@ -92,14 +140,14 @@ def volume_rows(container: ops.Container, state: State) -> list[Row]:
         markers = {}
     rows: list[Row] = []
     for name, path in state.volumes.items():
-        info = os.statvfs(path)
+        space = Space.of(path)
         marker = markers.get(name)
         rows.append(
             {
                 "name": name,
-                "size-bytes": info.f_blocks * info.f_frsize,
-                "used-bytes": (info.f_blocks - info.f_bfree) * info.f_frsize,
-                "free-bytes": info.f_bavail * info.f_frsize,
+                "size-bytes": space.usable,
+                "used-bytes": space.used,
+                "free-bytes": space.free,
                 "instance": marker.instance if marker else "none",
                 "generation": marker.generation if marker else 0,
             }
@@ -112,7 +160,6 @@ def mirror_detail(agent: ops.Container, state: State) -> Row:
     if state.mysql is None:
         return {"mirror": {"state": "no database is related"}}
     import mirroring  # noqa: PLC0415  # most events have no use for it
-    from said import moment  # noqa: PLC0415  # the same
 
     try:
         said = mirroring.look(agent)
@@ -154,7 +201,6 @@ def backup_detail(containers: Containers, state: State, model: ops.Model) -> Row
     if state.s3 is None:
         return {"backups": {"state": "no S3 storage is related"}}
     from backups import Backups  # noqa: PLC0415  # most units have no S3
-    from said import moment  # noqa: PLC0415  # the same
 
     try:
         bucket = state.s3.need_bucket()

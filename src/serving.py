@@ -1,26 +1,25 @@
 """From what Juju says to a server that serves it: the row of steps of the serving unit."""
 
 import logging
-import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import ops
-from pydantic import SecretStr
 
-import credentials
 import shares
 import sidecar
+import space_guard
 import volumes
-from api import Api, LoginError, UnreachableError
+from api import Api, UnreachableError
+from budget import Space
 from credentials import Credentials
-from errors import BlockedError, CharmError, WaitingError
+from errors import CharmError, WaitingError
+from login import connect
 from present import Present
 from sidecar import Containers
 from state import State
-from workload import API_URL, METRICS_URL, Workload, pebble_errors
+from workload import METRICS_URL, Workload, pebble_errors
 
 if TYPE_CHECKING:
     from operation import Operation
@@ -46,6 +45,7 @@ class Outcome:
         mirrored: whether the metadata is in MySQL, no older than the option allows.
         backups: whether the agent's service of backups was brought up.
         activity: what is done with backups, for the status; empty for nothing.
+        guard: what is to be guarded on the content volume; None where that is not known.
     """
 
     findings: list[CharmError] = field(default_factory=list[CharmError])
@@ -55,6 +55,12 @@ class Outcome:
     mirrored: bool = False
     backups: bool = False
     activity: str = ""
+    guard: space_guard.Guard | None = None
+
+    @property
+    def trial(self) -> bool:
+        """Whether the content volume is too small for what is served from it."""
+        return self.guard is not None and self.guard.budget.trial
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def reconcile(containers: Containers, state: State, model: ops.Model) -> Outcome
         with pebble_errors():
             if not state.attached:
                 Workload(containers.dittofs).stop("a volume is not attached")
-                _end(containers.agent, sidecar.MIRROR, sidecar.BACKUP)
+                _end(containers.agent, sidecar.MIRROR, sidecar.BACKUP, sidecar.GUARD)
             state.need_volumes()
             made = state.need_credentials()
             pair = volumes.survey(containers.dittofs)
@@ -91,39 +97,12 @@ def reconcile(containers: Containers, state: State, model: ops.Model) -> Outcome
     return outcome
 
 
-@contextmanager
-def connect(
-    model: ops.Model,
-    state: State,
-    made: Credentials,
-    wait: float = 0.0,
-    check: Callable[[], None] | None = None,
-) -> Generator[Api]:
-    """Yield the API, logged in; the wanted admin password is applied on the way.
-
-    Args:
-        model: where the passwords are kept.
-        state: says which password is wanted.
-        made: the credentials that the server was started with.
-        wait: seconds to wait for the server's first answer.
-        check: is called meanwhile; what it raises ends the waiting.
-
-    Raises:
-        UnreachableError: nobody answers.
-        BlockedError: the server has a password that the charm does not know.
-    """
-    with Api(API_URL) as api:
-        api.wait_ready(wait, check)
-        _login(model, state, made, api)
-        yield api
-
-
 def shut_down(containers: Containers, state: State, model: ops.Model) -> list[CharmError]:
     """Drain and stop the server, then the mirror, in bounded time; return what did not go well."""
     problems: list[CharmError] = []
     workload = Workload(containers.dittofs)
-    # What it does goes on in the next pod; without the server it would only fail.
-    _end(containers.agent, sidecar.BACKUP)
+    # What they do goes on in the next pod; without the server they would only fail.
+    _end(containers.agent, sidecar.BACKUP, sidecar.GUARD)
     try:
         with pebble_errors():
             running = workload.running
@@ -166,12 +145,6 @@ def under_way(containers: Containers, state: State) -> "Operation | None":
         return Notes(containers.dittofs).read()
 
 
-def content_capacity(state: State) -> int:
-    """What a share may use of the content volume, in bytes, from the size of its file system."""
-    info = os.statvfs(state.volumes["content"])
-    return shares.content_capacity(info.f_blocks * info.f_frsize)
-
-
 def _restoring(containers: Containers, state: State) -> bool:
     """Whether the server is not to be logged in to: its password would be changed."""
     operation = under_way(containers, state)
@@ -186,6 +159,8 @@ def _serve_with_backups(unit: _Unit, pair: volumes.Pair, outcome: Outcome) -> No
     backups = Backups(containers, unit.state, unit.model, unit.made, pair)
     instead = backups.advance()
     if instead is not None:
+        # The server gets other users, and its shares are closed.
+        _end(containers.agent, sidecar.GUARD)
         outcome.findings += instead
         outcome.backups = True
         return
@@ -218,19 +193,14 @@ def _serve(
         cured = isinstance(error, volumes.MismatchError) and _cures(operation)
         outcome.findings += [] if cured else [error]
         return pair
-    wait = _START_WAIT if started else _RESTART_WAIT
     try:
-        check = Workload(containers.dittofs).check_worth_waiting
-        with connect(unit.model, state, unit.made, wait, check) as api:
-            present = _reconcile_shares(state, api, outcome, held=operation is not None)
-            # After the repair: the server dies of its metrics page while a name is no UTF-8.
-            if started and present.metrics_are_safe:
-                outcome.version = api.version(METRICS_URL)
-            known = {
-                name: "/".join(present.backends(each)) for name, each in present.shares.items()
-            }
+        known = _reconcile_server(unit, outcome, started=started, held=operation is not None)
         with pebble_errors():
             pair = volumes.record_shares(containers.dittofs, pair, known)
+        if outcome.guard is not None:
+            outcome.findings += space_guard.reconcile(
+                containers.agent, state, unit.model, unit.made, outcome.guard
+            )
     except UnreachableError as error:
         outcome.findings.append(_explanation(containers.dittofs) or error)
     except CharmError as error:
@@ -255,7 +225,7 @@ def _ensure_running(
     except CharmError as error:
         workload.stop(str(error))
         if isinstance(error, volumes.MismatchError):
-            _end(unit.containers.agent, sidecar.MIRROR)
+            _end(unit.containers.agent, sidecar.MIRROR, sidecar.GUARD)
         raise
     marker = pair.marker
     held = operation is not None
@@ -315,49 +285,67 @@ def _explanation(container: ops.Container) -> CharmError | None:
     return None
 
 
-def _login(model: ops.Model, state: State, made: Credentials, api: Api) -> None:
-    wanted = state.admin_password
-    if wanted is not None and _accepts(api, wanted):
-        credentials.remember_password(model, wanted)
-        return
-    for known in credentials.known_passwords(model, made):
-        if known != wanted and _accepts(api, known):
-            if wanted is not None:
-                api.change_password(known, wanted)
-                logger.info("server: changed the password of admin")
-            credentials.remember_password(model, wanted or known)
-            return
-    raise BlockedError(
-        "the password of the server's user admin was changed behind the charm: put the present "
-        "one into a Juju secret, grant it, and set the option admin-password to it"
-    )
-
-
-def _accepts(api: Api, password: SecretStr) -> bool:
-    try:
-        api.login(password)
-    except LoginError:
-        return False
-    return True
-
-
-def _reconcile_shares(state: State, api: Api, outcome: Outcome, *, held: bool) -> Present:
-    """Bring shares and protocols to the options; return what the server has then.
+def _reconcile_server(
+    unit: _Unit, outcome: Outcome, *, started: bool, held: bool
+) -> dict[str, str]:
+    """Bring shares and protocols to the options; return all shares with their backends.
 
     Where they are held nothing is changed.
     """
+    workload, state = Workload(unit.containers.dittofs), unit.state
+    restarted = False
+    while True:
+        wait = _START_WAIT if started else _RESTART_WAIT
+        with connect(unit.model, state, unit.made, wait, workload.check_worth_waiting) as api:
+            present = Present.ask(api, state.options.shares or ())
+            evicting = present.evicting()
+            if held or restarted or not evicting:
+                outcome.findings += _evicts(evicting)
+                present = _reconcile_shares(state, api, present, outcome, held=held)
+                # After the repair: the server dies of its metrics page while a name is no UTF-8.
+                if started and present.metrics_are_safe:
+                    outcome.version = api.version(METRICS_URL)
+                return {
+                    name: "/".join(present.backends(each)) for name, each in present.shares.items()
+                }
+        # Somebody made a store that deletes the only copy of files when it is full. The server
+        # reads that limit at its start, and what starts it lifts it first.
+        with pebble_errors():
+            workload.stop("a store of it may delete the only copy of files")
+            workload.ensure(state.options, unit.made)
+        restarted = started = True
+
+
+def _evicts(names: list[str]) -> list[CharmError]:
+    if not names:
+        return []
+    return [
+        WaitingError(
+            f"the local stores {', '.join(names)} have a limit at which the server deletes files: "
+            "it is lifted at its next start"
+        )
+    ]
+
+
+def _reconcile_shares(
+    state: State, api: Api, present: Present, outcome: Outcome, *, held: bool
+) -> Present:
+    """Bring shares and protocols to the options; return what the server has then."""
     wanted = state.options.shares or ()
-    present = Present.ask(api, wanted)
-    plan = shares.plan(state.options, present, content_capacity(state))
+    space = Space.of(state.volumes["content"])
+    divided = shares.divide(state.options, present, space, backups=state.s3 is not None)
+    plan = shares.plan(state.options, present, divided)
     outcome.findings += plan.problems
     if plan.steps and not held:
         failed = list(shares.execute(api, plan.steps))
         outcome.findings += failed
         present = shares.settle(api, state.options, plan.steps, present)
         if not failed:
-            outcome.findings += shares.undone(state.options, present, content_capacity(state))
+            outcome.findings += shares.undone(state.options, present, divided)
     outcome.findings += shares.unhealthy(state.options, present)
     listed = [found for share in wanted if (found := present.find(share.name))]
+    if state.options.shares is not None:
+        outcome.guard = space_guard.Guard(divided, shares.guarded(state.options, present))
     if held:
         # What is taken out of the list is served until the list is looked at again.
         left = sorted(present.shares.values(), key=lambda each: each.name)

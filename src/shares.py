@@ -4,16 +4,18 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import budget
 import names
 from api import Adapter, Api, NfsConfig, Share, ShareFields
+from budget import Budget, Space
 from errors import BlockedError, CharmError, WaitingError
 from options import Options, ShareOptions
 from present import Present, opens
 from steps import (
     READ_BUFFER,
     ChangeShare,
-    ConfigureStore,
     CreateShare,
     CreateStore,
     EnableShare,
@@ -34,8 +36,6 @@ PORTS = {"nfs": NFS_PORT, "smb": SMB_PORT}
 # What the server takes for itself, before any share.
 _BASE_MEMORY = 256 * MIB
 _SETTLE_TIME = 6.0
-# Of the content volume, for the server's own files beside the content.
-_SMALLEST_RESERVE = 64 * MIB
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,8 @@ class Plan:
     problems: tuple[BlockedError, ...]
 
 
-def content_capacity(total: int) -> int:
-    """The bytes that a share may use of a content volume of `total` bytes, in whole MiB."""
-    reserve = max(total // 20, _SMALLEST_RESERVE)
-    return max(total - reserve, 0) // MIB * MIB
-
-
-def check_memory(options: Options) -> None:
-    """Return where the shares fit the server's memory.
-
-    Raises:
-        BlockedError: they do not; the text has the number that fits.
-    """
+def _too_little_memory(options: Options) -> Iterator[BlockedError]:
+    """Yield a line with the number that fits where the shares do not fit the server's memory."""
     room = memory_limit(options.memory) - _BASE_MEMORY
     fitting, used = 0, 0
     shares = options.shares or ()
@@ -65,34 +55,74 @@ def check_memory(options: Options) -> None:
         used += _cost(options.memory, share)
         fitting += used <= room
     if used > room:
-        raise BlockedError(
+        yield BlockedError(
             f"memory {format_size(options.memory)} holds {fitting} of the {len(shares)} shares: "
             f"raise the option memory, or list fewer shares"
         )
 
 
-def plan(options: Options, present: Present, capacity: int) -> Plan:
+def plan(options: Options, present: Present, divided: Budget) -> Plan:
     """Compare what the options want with what the server has.
 
     Args:
         options: shares or protocols that are None are left as they are.
         present: what the server has.
-        capacity: what a share may use of the content volume, in bytes.
+        divided: the content volume, as `divide` returned it.
     """
     steps: list[Step] = []
     problems: list[BlockedError] = []
     problems += _deadly(options, present)
     if options.shares is not None:
         steps += _unreadable_steps(present)
-        try:
-            check_memory(options)
-            steps += _share_steps(options.shares, present, capacity)
-        except BlockedError as error:
-            problems.append(error)
+        unfit = [*_too_little_memory(options)]
+        unfit += [divided.problem] if divided.problem else []
+        steps += [] if unfit else _share_steps(options.shares, present)
+        problems += unfit
         problems += _changed_backends(options.shares, present)
     if options.protocols is not None:
         steps += _adapter_steps(options.protocols, present)
     return Plan(tuple(steps), tuple(problems))
+
+
+def divide(options: Options, present: Present, space: Space, *, backups: bool) -> Budget:
+    """Divide a content volume among the shares that are listed for it.
+
+    Args:
+        options: says which; what is not listed only takes what it holds.
+        present: what the server has.
+        space: the volume.
+        backups: whether backups are made.
+    """
+    quotas = {
+        share.name: share.quota
+        for share in options.shares or ()
+        if CONTENT[share.content].on_volume
+    }
+    others = [
+        share.used_bytes
+        for share in present.shares.values()
+        if names.canonical(share.name) not in quotas and present.on_volume(share)
+    ]
+    small = options.allow_small_content_volume
+    return budget.divide(space, quotas, others, backups=backups, small=small)
+
+
+class Guarded(NamedTuple):
+    """A share of the options that is on the content volume, its name at the server, its store."""
+
+    share: ShareOptions
+    name: str
+    store: str
+
+
+def guarded(options: Options, present: Present) -> tuple[Guarded, ...]:
+    """The shares of the options that are on the content volume."""
+    return tuple(
+        Guarded(share, found.name, store.name if store else share.key)
+        for share in options.shares or ()
+        if (found := present.find(share.name)) and present.on_volume(found)
+        for store in [present.metadata.get(found.metadata_store_id)]
+    )
 
 
 def execute(api: Api, steps: Sequence[Step]) -> Iterator[CharmError]:
@@ -117,12 +147,12 @@ def execute(api: Api, steps: Sequence[Step]) -> Iterator[CharmError]:
             logger.info("server: %s", step)
 
 
-def undone(options: Options, present: Present, capacity: int) -> Iterator[CharmError]:
+def undone(options: Options, present: Present, divided: Budget) -> Iterator[CharmError]:
     """Yield a line for each step that is to be made still: the server took it and did not do it.
 
     Arguments are those of `plan`.
     """
-    for step in plan(options, present, capacity).steps:
+    for step in plan(options, present, divided).steps:
         yield WaitingError(f"the server said yes and has not done it: {step}")
 
 
@@ -166,18 +196,16 @@ def _said(item: Share | Adapter) -> str:
     return f"{item.status.status}: {item.status.message}".rstrip(": ")
 
 
-def _share_steps(
-    wanted: Sequence[ShareOptions], present: Present, capacity: int
-) -> Iterator[Step]:
+def _share_steps(wanted: Sequence[ShareOptions], present: Present) -> Iterator[Step]:
     # A store that two shares use is made once.
     made: set[StoreSpec | str] = set()
     for share in wanted:
         found = present.find(share.name)
-        content = CONTENT[share.content].spec(share.key, capacity)
+        content = CONTENT[share.content].spec(share.key)
         if found is None:
             if present.left_over(share) != share.metadata:
                 continue
-            metadata = METADATA[share.metadata].spec(share.key, capacity)
+            metadata = METADATA[share.metadata].spec(share.key)
             for spec in (metadata, content):
                 if not present.has_store(spec) and spec.name + spec.kind not in made:
                     made.add(spec.name + spec.kind)
@@ -187,7 +215,6 @@ def _share_steps(
                 yield SetSquash(share.name, _squash(share))
         elif present.backends(found) == (share.metadata, share.content):
             yield from _live_steps(share, found, present)
-    yield from _resize_steps(present, capacity)
     yield from _closing_steps(wanted, present)
 
 
@@ -219,21 +246,18 @@ def _closing_steps(wanted: Sequence[ShareOptions], present: Present) -> Iterator
 
 
 def _live_steps(share: ShareOptions, found: Share, present: Present) -> Iterator[Step]:
-    body = fields_of(share).changes(ShareFields.of(found))
+    fields = fields_of(share)
+    has = ShareFields.of(found)
+    if present.on_volume(found):
+        # The guard has these: see space_guard.py.
+        fields = fields.model_copy(update={"quota": has.quota, "read_only": has.read_only})
+    body = fields.changes(has)
     if body:
         yield ChangeShare(found.name, body)
     if present.nfs[found.name].squash != _squash(share):
         yield SetSquash(found.name, _squash(share))
     if not found.enabled:
         yield EnableShare(found.name, enabled=True)
-
-
-def _resize_steps(present: Present, capacity: int) -> Iterator[Step]:
-    """A volume that grew: the server takes the new size at its next start."""
-    wanted = CONTENT["volume"].spec("", capacity)
-    for store in present.content.values():
-        if store.name == wanted.name and store.config.get("max_size") != capacity:
-            yield ConfigureStore(wanted)
 
 
 def _adapter_steps(protocols: Sequence[str], present: Present) -> Iterator[Step]:

@@ -1,4 +1,4 @@
-"""The agent container: the program in it, its two services, their settings and what they say.
+"""The agent container: the program in it, its services, their settings and what they say.
 
 Program and settings are files that live as long as the container; so do the layers, which are
 added after them and carry their digest. Where the plan has a service's layer, its files are in
@@ -50,7 +50,7 @@ class Service(NamedTuple):
         name: what Pebble calls it.
         config: its settings.
         status: what it says of itself.
-        port: of its metrics.
+        port: of its metrics; 0 for none.
         check: what Pebble calls the check of its health, where it has one.
         remembers: what it said before its start still holds after it.
     """
@@ -83,6 +83,15 @@ BACKUP = Service(
     port=9092,
     check=None,
     remembers=True,
+)
+
+GUARD = Service(
+    name="guard",
+    config=f"{RUN}/guard.json",
+    status=f"{RUN}/guard-status.json",
+    port=0,
+    check=None,
+    remembers=False,
 )
 
 

@@ -33,21 +33,6 @@ class CreateStore:
 
 
 @dataclass(frozen=True)
-class ConfigureStore:
-    """Change a store; the server uses it from its next start on."""
-
-    spec: StoreSpec
-
-    def __str__(self) -> str:
-        """What it does, for the log."""
-        return f"configure the {self.spec.kind} store {self.spec.name}"
-
-    def apply(self, api: Api) -> None:
-        """Call the server."""
-        api.configure_store(self.spec)
-
-
-@dataclass(frozen=True)
 class CreateShare:
     """Make a share on its two stores."""
 
@@ -161,14 +146,7 @@ class SetAdapter:
 
 
 Step = (
-    CreateStore
-    | ConfigureStore
-    | CreateShare
-    | TakeOutShare
-    | ChangeShare
-    | SetSquash
-    | EnableShare
-    | SetAdapter
+    CreateStore | CreateShare | TakeOutShare | ChangeShare | SetSquash | EnableShare | SetAdapter
 )
 
 

@@ -5,9 +5,9 @@ is chosen when a share is made; the server has no conversion. A further backend 
 one word in `MetadataName` or `ContentName`, and one entry in the table at the end.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from units import MIB
 
@@ -17,6 +17,11 @@ Kind = Literal["metadata", "local"]
 
 METADATA_DIRECTORY = "/data/metadata/stores"
 CONTENT_DIRECTORY = "/data/content"
+VOLUME_STORE = "volume"
+
+# Bytes, more than any volume has. A store that has `max_size` deletes segments that are uploaded,
+# and takes each one for that which it has cleaned: without a remote store, the only copy.
+NEVER_EVICTS = 10**18
 
 # Measured on v0.29.0: an idle Badger store holds 88.5 MB of heap, whatever it stores.
 _BADGER_HEAP = 85 * MIB
@@ -52,15 +57,17 @@ class Backend:
     Attributes:
         volatile: a restart of the server loses what it holds.
         needs_quota: a share on it must have one, since it has no bound of its own.
+        on_volume: what it holds is on the content volume.
     """
 
     volatile: ClassVar[bool] = False
     needs_quota: ClassVar[bool] = False
+    on_volume: ClassVar[bool] = False
     kind: ClassVar[Kind]
     type: ClassVar[str]
 
-    def spec(self, key: str, capacity: int) -> StoreSpec:
-        """The store for the share whose encoded name is `key`; `capacity` in bytes."""
+    def spec(self, key: str) -> StoreSpec:
+        """The store for the share whose encoded name is `key`."""
         raise NotImplementedError
 
     def cost(self, memory: int, quota: int) -> int:
@@ -74,9 +81,8 @@ class Badger(Backend):
     kind = "metadata"
     type = "badger"
 
-    def spec(self, key: str, capacity: int) -> StoreSpec:
+    def spec(self, key: str) -> StoreSpec:
         """Caches are not part of it: they are in the server's configuration file."""
-        del capacity
         return StoreSpec(self.kind, key, self.type, {"path": f"{METADATA_DIRECTORY}/{key}"})
 
     def cost(self, memory: int, quota: int) -> int:
@@ -93,9 +99,8 @@ class MemoryMetadata(Backend):
     type = "memory"
     volatile = True
 
-    def spec(self, key: str, capacity: int) -> StoreSpec:
+    def spec(self, key: str) -> StoreSpec:
         """One for each share, as with Badger: restoring a store touches one share only."""
-        del capacity
         return StoreSpec(self.kind, key, self.type)
 
     def cost(self, memory: int, quota: int) -> int:
@@ -109,13 +114,13 @@ class Volume(Backend):
 
     kind = "local"
     type = "fs"
+    on_volume = True
 
-    def spec(self, key: str, capacity: int) -> StoreSpec:
+    def spec(self, key: str) -> StoreSpec:
         """The server keeps each share in a directory of its own below the path."""
         del key
-        return StoreSpec(
-            self.kind, "volume", self.type, {"path": CONTENT_DIRECTORY, "max_size": capacity}
-        )
+        config: dict[str, str | int] = {"path": CONTENT_DIRECTORY, "max_size": NEVER_EVICTS}
+        return StoreSpec(self.kind, VOLUME_STORE, self.type, config)
 
     def cost(self, memory: int, quota: int) -> int:
         """The read buffer is counted for every share alike."""
@@ -131,9 +136,9 @@ class MemoryContent(Backend):
     volatile = True
     needs_quota = True
 
-    def spec(self, key: str, capacity: int) -> StoreSpec:
+    def spec(self, key: str) -> StoreSpec:
         """One for all shares: the server keeps them apart."""
-        del key, capacity
+        del key
         return StoreSpec(self.kind, "memory", self.type)
 
     def cost(self, memory: int, quota: int) -> int:
@@ -151,6 +156,31 @@ def volatile(metadata: str, content: str) -> bool:
     lost = [str(name) for name, made in METADATA.items() if made.volatile]
     gone = [str(name) for name, made in CONTENT.items() if made.volatile]
     return metadata in lost or content in gone
+
+
+def on_volume(store_type: str, config: Mapping[str, Any]) -> bool:
+    """Whether a local store of the server has its files on the content volume."""
+    place = f"{config.get('path', '')}/"
+    return store_type == Volume.type and place.startswith(f"{CONTENT_DIRECTORY}/")
+
+
+def holds_only_copies(store_id: str, name: str, alone: Container[str]) -> bool:
+    """Whether a local store has content that is nowhere else, or is to get it.
+
+    Args:
+        store_id: the server's id of the store.
+        name: its name.
+        alone: the ids, or names, of the local stores of all shares without a remote store.
+    """
+    return name == VOLUME_STORE or store_id in alone or name in alone
+
+
+def may_evict(store_type: str, config: Mapping[str, Any]) -> bool:
+    """Whether a local store of the server deletes content when it has so much of it."""
+    size = config.get("max_size")
+    # What is no number is no limit to the server, which then has one of its own.
+    endless = isinstance(size, int | float) and size >= NEVER_EVICTS
+    return store_type == Volume.type and not endless
 
 
 def backend_name(kind: Kind, store_type: str) -> str:

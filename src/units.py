@@ -5,6 +5,7 @@ import re
 KIB = 1024
 MIB = 1024**2
 GIB = 1024**3
+TIB = 1024**4
 
 _FACTORS = {
     "": 1,
@@ -23,8 +24,8 @@ _FACTORS = {
     "gib": GIB,
     "t": 1000**4,
     "tb": 1000**4,
-    "ti": 1024**4,
-    "tib": 1024**4,
+    "ti": TIB,
+    "tib": TIB,
 }
 _SIZE = re.compile(
     r"(?P<number>(?:0|[1-9]\d*)(?:\.\d+)?)\s*(?P<unit>[a-z]*)", re.IGNORECASE | re.ASCII
@@ -53,7 +54,7 @@ def parse_size(text: str) -> int:
 
 def format_size(size: int) -> str:
     """Write a size the way the server does: two decimals of the largest binary unit that fits."""
-    for factor, unit in ((1024**4, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+    for factor, unit in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
         if size >= factor:
             return f"{size / factor:.2f}{unit}"
     return f"{size}B"

@@ -40,6 +40,7 @@ _NOT_DATA = frozenset({"lost+found", RECOVERING, DELETED, ".restoring"})
 _ASIDE = "aside-"
 _NOT_DATA_BEGINNINGS = (".dittofs-", _ASIDE)
 CONTROL_PLANE = "controlplane.db"
+DATABASE = f"{PATHS['metadata']}/{CONTROL_PLANE}"
 _CONTROL_PLANE = frozenset({CONTROL_PLANE, f"{CONTROL_PLANE}-wal", f"{CONTROL_PLANE}-shm"})
 
 VolumeName = Literal["metadata", "content"]

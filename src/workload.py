@@ -16,12 +16,12 @@ from errors import BlockedError, WaitingError
 from options import Options
 from stores import Caches
 from units import MIB
+from volumes import DATABASE
 
 logger = logging.getLogger(__name__)
 
 CONTAINER = "dittofs"
 SERVICE = "dittofs"
-DATABASE = "/data/metadata/controlplane.db"
 API_PORT, NFS_PORT, SMB_PORT, METRICS_PORT = 8080, 12049, 12445, 9090
 API_URL = f"http://localhost:{API_PORT}"
 METRICS_URL = f"http://localhost:{METRICS_PORT}/metrics"
@@ -141,6 +141,11 @@ class Workload:
             return False
         why = f"changed: {', '.join(different)}" if running else "it does not run"
         logger.info("server: %s, %s", "restart" if running else "start", why)
+        if not running:
+            import control_plane  # noqa: PLC0415  # most events start no server
+
+            # Whatever it was that wrote the file: an older charm, a backup, somebody else.
+            control_plane.keep_only_copies(self._container)
         if different:
             self._container.add_layer(SERVICE, layer, combine=True)
         # A start is seen by the API's first answer: Pebble would only watch it for a second. The

@@ -44,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if status else 2
     if asked.command in _BACKUPS:
         return _backups(asked)
+    if asked.command == "guard":
+        return _guard(asked)
     try:
         settings = load(asked.config, asked.root)
     except SettingsError as error:
@@ -59,9 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="agent", description=__doc__)
     parser.add_argument(
         "command",
-        choices=["mirror", "recover", "verify", "inspect", "status", *_BACKUPS],
+        choices=["mirror", "recover", "verify", "inspect", "status", "guard", *_BACKUPS],
         help="mirror: keep MySQL up to date until SIGTERM; recover: rebuild the metadata volume; "
         "verify: compare both sides; inspect: whose mirror MySQL holds; status: of the service; "
+        "guard: keep the volumes from running full until SIGTERM; "
         "backup: make and restore backups until SIGTERM; backup-list: those in the bucket; "
         "backup-swap, backup-rollback, backup-discard: steps of a restore",
     )
@@ -165,6 +168,20 @@ def _inspect(settings: Settings, _: argparse.Namespace) -> int:
         result |= _error(error.kind, error)
     _say(result)
     return 1 if result["error"] else 0
+
+
+def _guard(asked: argparse.Namespace) -> int:
+    from agent.guard.daemon import Guard  # noqa: PLC0415  # the mirror has no use for it
+    from agent.guard.settings import load as load_guard  # noqa: PLC0415  # the same
+
+    try:
+        settings = load_guard(asked.config, asked.root)
+    except SettingsError as error:
+        _say(_error("settings", error))
+        return 2
+    _log(settings.log_level)
+    Guard(settings, _stopped_by_signals()).run()
+    return 0
 
 
 def _backups(asked: argparse.Namespace) -> int:

@@ -24,19 +24,20 @@ class Difference(NamedTuple):
         return len(self.key) + (len(self.store[1]) if self.store else 0)
 
 
-def live(directory: Path, overlay: Changes) -> Iterator[Row]:
+def live(directory: Path, overlay: Changes, after: bytes = b"") -> Iterator[Row]:
     """What a store holds now, in key order: its tables, and over them what its logs say.
 
     Args:
         directory: of the store.
         overlay: the newest value of every key in the logs.
+        after: only keys behind this one.
 
     Raises:
         BadgerError: a table cannot be understood.
     """
-    newer = iter(sorted(overlay.items()))
+    newer = iter(sorted(item for item in overlay.items() if item[0] > after))
     ahead = next(newer, None)
-    for entry in merge(directory):
+    for entry in merge(directory, after):
         while ahead is not None and ahead[0] < entry.key:
             key, (version, value) = ahead
             if value is not None:

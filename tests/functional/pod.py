@@ -12,24 +12,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import ops
 from ops import pebble
 
 from tests import namespaces, servers
-from units import MIB
+from units import GIB, MIB
 
 UID = 65532
-VOLUME_SIZE = 256 * MIB
+# What Juju gives where nobody asks for more. Memory is used for what is written only.
+VOLUME_SIZES = {"metadata": 2 * GIB, "content": 16 * GIB}
 _START_TIMEOUT = 20.0
 
 
 class Volume:
     """A file system of `size` bytes, mounted at `path`, that can be lost, filled and protected."""
 
-    def __init__(self, path: Path, size: int = VOLUME_SIZE):
+    def __init__(self, path: Path, size: int):
         self.path = path
         path.mkdir(parents=True)
         namespaces.mount_tmpfs(path, size)
@@ -160,12 +161,20 @@ class Container:
 
 
 class Pod:
-    """The containers of one unit on its volumes."""
+    """The containers of one unit on its volumes; `sizes` in bytes for those of another size."""
 
-    def __init__(self, root: Path, server: servers.Program | None = None):
+    def __init__(
+        self,
+        root: Path,
+        server: servers.Program | None = None,
+        sizes: Mapping[str, int] | None = None,
+    ):
         self.root = root
         self.server = server or servers.server()
-        self.volumes = {name: Volume(root / name) for name in ("metadata", "content")}
+        self.volumes = {
+            name: Volume(root / name, size)
+            for name, size in {**VOLUME_SIZES, **(sizes or {})}.items()
+        }
         self.containers: dict[str, Container] = {}
         self.lives = 0
 

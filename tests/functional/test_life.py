@@ -74,9 +74,14 @@ def test_an_update_status_changes_nothing_and_restarts_nothing(deployed):
         path: path.stat().st_mtime_ns
         for path in (deployed.pod.containers["dittofs"].root / "config").iterdir()
     }
+    logged = len(deployed.log()), len(deployed.agent_log())
     for event in ("update_status", "config_changed", "start", "upgrade_charm"):
         deployed.run(event)
     assert server_pid(deployed) == before
+    # Nor is Pebble told anything: what its plan has is what the charm wants.
+    said = deployed.log()[logged[0] :] + deployed.agent_log()[logged[1] :]
+    assert "POST /v1/layers" not in said
+    assert "POST /v1/services" not in said
     for path, at in written.items():
         assert path.name == "answered" or path.stat().st_mtime_ns == at
 

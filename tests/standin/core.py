@@ -457,7 +457,7 @@ class StandIn:
         status = _health()
         if not _opens(share):
             status = _health("unknown", f'share not found: share not found: "{answer["name"]}"')
-        return answer | {"used_bytes": used, "remote_block_store_id": None, "status": status}
+        return {"remote_block_store_id": None, **answer, "used_bytes": used, "status": status}
 
     def _adapter_answer(self, adapter: Object) -> Object:
         name = adapter["name"]

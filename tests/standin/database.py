@@ -1,7 +1,7 @@
 """What the stand-in keeps: objects of a few kinds, in an SQLite file.
 
-What tools look for in the real server's file has its names here too: users, whether a share is
-enabled, snapshots, restores that did not end.
+What tools look for in the real server's file has its names here too: users, local stores, whether
+a share is enabled, snapshots, restores that did not end.
 """
 
 import hashlib
@@ -24,7 +24,21 @@ CREATE TABLE IF NOT EXISTS objects (
     UNIQUE (kind, name)
 );
 CREATE TABLE IF NOT EXISTS shares (
-    id TEXT PRIMARY KEY, name TEXT UNIQUE, enabled NUMERIC NOT NULL DEFAULT true, data TEXT
+    id TEXT PRIMARY KEY,
+    name TEXT UNIQUE,
+    local_block_store_id TEXT NOT NULL,
+    remote_block_store_id TEXT,
+    enabled NUMERIC NOT NULL DEFAULT true,
+    data TEXT
+);
+CREATE TABLE IF NOT EXISTS block_store_configs (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    type TEXT NOT NULL,
+    config TEXT,
+    created_at DATETIME,
+    UNIQUE (name, kind)
 );
 CREATE TABLE IF NOT EXISTS snapshots (
     id TEXT PRIMARY KEY,
@@ -86,6 +100,9 @@ class Database:
         if kind == "share":
             rows = self._rows("SELECT data, enabled FROM shares ORDER BY rowid")
             return [json.loads(row["data"]) | {"enabled": bool(row["enabled"])} for row in rows]
+        if kind == "local":
+            rows = self._rows("SELECT * FROM block_store_configs ORDER BY created_at")
+            return [row | {"config": json.loads(row["config"])} for row in rows]
         rows = self._rows("SELECT data FROM objects WHERE kind = ? ORDER BY position", kind)
         return [json.loads(row["data"]) for row in rows]
 
@@ -101,12 +118,25 @@ class Database:
         data = {"id": str(uuid.uuid4()), "created_at": now(), **data, "updated_at": now()}
         if kind == "share":
             self._change(
-                "INSERT INTO shares (id, name, enabled, data) VALUES (?, ?, ?, ?) "
+                "INSERT INTO shares (id, name, local_block_store_id, remote_block_store_id, "
+                "enabled, data) VALUES (?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT (id) DO UPDATE SET enabled = excluded.enabled, data = excluded.data",
                 data["id"],
                 data["name"],
+                data["local_block_store_id"],
+                data.get("remote_block_store_id"),
                 data["enabled"],
                 json.dumps(data),
+            )
+        elif kind == "local":
+            self._change(
+                "INSERT OR REPLACE INTO block_store_configs VALUES (?, ?, ?, ?, ?, ?)",
+                data["id"],
+                data["name"],
+                kind,
+                data["type"],
+                json.dumps(data["config"]),
+                data["created_at"],
             )
         else:
             self._change(
@@ -122,6 +152,8 @@ class Database:
         """Forget an object."""
         if kind == "share":
             self._change("DELETE FROM shares WHERE name = ?", name)
+        elif kind == "local":
+            self._change("DELETE FROM block_store_configs WHERE name = ?", name)
         else:
             self._change("DELETE FROM objects WHERE kind = ? AND name = ?", kind, name)
 

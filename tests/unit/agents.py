@@ -20,10 +20,59 @@ RUN = "tmp/dittofs-agent"
 KEY = "QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI="
 
 
+class Guard:
+    """The service that guards the volumes; what it does to quotas is tested with the real one.
+
+    Attributes:
+        starts: how often it was started.
+        broken: it ends at once.
+    """
+
+    def __init__(self, run: Path):
+        self._run = run
+        self.starts = 0
+        self.broken = False
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its configuration."""
+        return json.loads((self._run / "guard.json").read_text())
+
+    def start(self, command: str) -> None:
+        """What Pebble does with the service's command."""
+        assert command.split() == [
+            *("python3", "-m", "agent", "guard", "--config"),
+            f"/{RUN}/guard.json",
+        ]
+        assert (self._run / "guard.json").stat().st_mode & 0o777 == 0o600
+        self.starts += 1
+        if not self.broken:
+            self.say()
+
+    def say(self, **fields: Any) -> None:
+        """Write guard-status.json."""
+        now = time.time()
+        status = {
+            "updated": now,
+            "short": [],
+            "full": False,
+            "halted": [],
+            "since": now - 60,
+            "free": {"content": 2**30, "metadata": 2**30},
+            "error": "",
+            "error-since": None,
+            "shares": {
+                name: {"quota": share["quota"], "removed": 0, "limit": share["quota"], "used": 0}
+                for name, share in self.config["shares"].items()
+            },
+        }
+        (self._run / "guard-status.json").write_text(json.dumps(status | fields))
+
+
 class Agent:
     """The agent of one pod; `volume` is the metadata volume, `run` the program's folder.
 
-    Its other service, and the commands that belong to that, are in `archive`.
+    Its other services, and the commands that belong to them, are in `archive` and `guard`.
 
     Attributes:
         commands: what the service was started with, each time.
@@ -41,6 +90,7 @@ class Agent:
         self.unpack: tuple[int, str] = (0, "")
         self.program = True
         self.archive = Archive(run, volume.parent)
+        self.guard = Guard(run)
         run.mkdir(parents=True, exist_ok=True)
         self.new_container()
 

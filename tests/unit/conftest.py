@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,8 +20,10 @@ from tests.juju import AGENT, SERVICE, VOLUMES
 from tests.standin.core import StandIn
 from tests.standin.transport import Border
 from tests.unit import agents, archives
+from units import GIB
 
 CONFIG = "config"
+BLOCK = 4096
 
 
 class Unit(juju.Unit):
@@ -135,6 +138,11 @@ class Unit(juju.Unit):
         return self.state.get_container(AGENT).service_statuses.get(AGENT)
 
     @property
+    def guard(self) -> pebble.ServiceStatus | None:
+        """What Pebble says of the agent's service that guards the volumes."""
+        return self.state.get_container(AGENT).service_statuses.get("guard")
+
+    @property
     def backups(self) -> pebble.ServiceStatus | None:
         """What Pebble says of the agent's service of backups."""
         return self.state.get_container(AGENT).service_statuses.get("backup")
@@ -153,6 +161,8 @@ class Unit(juju.Unit):
                 continue
             if name == AGENT:
                 self.agent.start(service.command)
+            elif name == "guard":
+                self.agent.guard.start(service.command)
             else:
                 self.agent.archive.start(service.command)
 
@@ -185,6 +195,7 @@ class Server(Border):
         self.last_words = ""
         self.now = [1000.0]
         self.pace = 1.0
+        self.spaces: dict[str, tuple[int, int]] = dict.fromkeys(VOLUMES, (GIB, 99 * GIB))
         self.options: dict[str, Any] = {}
 
     def start(self, environment: Mapping[str, str]) -> None:
@@ -199,6 +210,13 @@ class Server(Border):
                 environment["DITTOFS_ADMIN_INITIAL_PASSWORD"],
                 **self.options,
             )
+
+    def statvfs(self, path: Any) -> Any:
+        """What the volume at a place in the charm container has, as `spaces` says: used, free."""
+        # ops.testing calls the folder of a storage by its name and number.
+        (name,) = [each for each in VOLUMES if Path(path).name.startswith(each)]
+        used, free = (size // BLOCK for size in self.spaces[name])
+        return SimpleNamespace(f_frsize=BLOCK, f_blocks=used + free, f_bfree=free, f_bavail=free)
 
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
@@ -267,6 +285,7 @@ def install(border: Server, patch: pytest.MonkeyPatch) -> None:
     now = border.now
     patch.setattr("time.monotonic", lambda: now[0])
     patch.setattr("time.sleep", border.sleep)
+    patch.setattr("budget.os", SimpleNamespace(statvfs=border.statvfs))
     _install_commands(border, patch)
     _install_layers(patch)
 
@@ -343,4 +362,6 @@ def deployed(unit, template):
     unit.storages = template.storages
     unit.border.unit = unit
     unit.border.start(container.plan.services[SERVICE].environment)
+    # The template's is of some minutes ago.
+    unit.agent.guard.say()
     return unit

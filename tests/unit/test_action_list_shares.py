@@ -25,7 +25,10 @@ def test_all_shares_are_listed_also_those_no_longer_served(deployed):
         "access": "read-write",
         "read-only": True,
         "used-bytes": 0,
+        "removed-bytes": 0,
         "quota": "1.00GiB",
+        "limit": "1.00GiB",
+        "needs-bytes": 6 * 2**30,
         "status": "healthy",
     }
 

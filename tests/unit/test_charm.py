@@ -8,6 +8,7 @@ from ops import pebble, testing
 from tests.juju import MODEL
 from tests.standin.core import Call
 from tests.unit.conftest import Unit
+from units import TIB
 
 
 def active(message: str = "nfs, smb: /export") -> testing.ActiveStatus:
@@ -79,10 +80,9 @@ def test_shares_are_changed_live_with_the_fewest_calls(deployed):
         ("POST", "/store/metadata"),
         ("POST", "/shares"),
     ]
-    assert deployed.server.changes[0].body == {
-        "default_permission": "read",
-        "quota_bytes": str(2**30),
-    }
+    assert deployed.server.changes[0].body == {"default_permission": "read"}
+    # The guard gives the server what it is to enforce.
+    assert deployed.agent.guard.config["shares"]["/export"]["quota"] == 2**30
     assert deployed.status == active("nfs, smb: /export, /new")
 
 
@@ -263,17 +263,8 @@ def test_a_port_that_is_taken_is_said_and_a_later_event_finds_it_mended(unit):
     assert unit.run("update_status") == active()
 
 
-def test_the_size_of_the_volume_becomes_the_capacity(deployed, monkeypatch):
-    (store,) = deployed.server.database.all("local")
-    before = store["config"]["max_size"]
-    assert before > 0
-    monkeypatch.setattr("shares._SMALLEST_RESERVE", 10 * before)
-    deployed.run("update_status")
-    (store,) = deployed.server.database.all("local")
-    assert store["config"]["max_size"] == 0
-
-
 def test_200_shares(deployed):
+    deployed.border.spaces["content"] = (0, 2 * TIB)
     text = "\n".join(f"- name: /share {number:03}" for number in range(200))
     assert deployed.configure(shares=text, memory="80Gi").message.endswith("and 195 more")
     assert len(deployed.server.database.all("share")) == 201

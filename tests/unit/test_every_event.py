@@ -484,7 +484,8 @@ def test_no_secret_is_anywhere_but_in_the_environment_of_the_service(deployed, c
     shown += [
         path.read_text()
         for path in (deployed.root / "agent").iterdir()
-        if path.suffix in {".json", ".digest"} and path.name not in {"config.json", "backup.json"}
+        if path.suffix in {".json", ".digest"}
+        and path.name not in {"config.json", "backup.json", "guard.json"}
     ]
     environment = plan["services"]["dittofs"].pop("environment")  # pyright: ignore[reportTypedDictNotRequiredAccess]  # it is there
     shown.append(json.dumps(plan))

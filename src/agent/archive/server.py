@@ -48,6 +48,19 @@ class ShareInfo:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a share holds, in bytes, and what it may; an empty `quota`: none.
+
+    The quota is as the server words it, with two decimals.
+    """
+
+    used_bytes: int
+    quota: str
+    read_only: bool
+    default_permission: str
+
+
+@dataclass(frozen=True)
 class SnapshotInfo:
     """A snapshot of a share; its state is creating, ready or failed."""
 
@@ -122,6 +135,20 @@ class Server:
         with _sense("list shares"):
             return [_share_info(entry, types) for entry in entries]
 
+    def usage(self) -> dict[str, Usage]:
+        """What each share holds, by its name; one call."""
+        entries = self._list("/shares", "list shares")
+        with _sense("list shares"):
+            return {
+                str(entry["name"]): Usage(
+                    used_bytes=int(entry.get("used_bytes") or 0),
+                    quota=str(entry.get("quota_bytes") or ""),
+                    read_only=bool(entry.get("read_only")),
+                    default_permission=str(entry.get("default_permission") or "none"),
+                )
+                for entry in entries
+            }
+
     def create_snapshot(self, share: str, name: str) -> str:
         """Begin a snapshot; its id, to wait for."""
         text = f"make a snapshot of {share}"
@@ -189,6 +216,20 @@ class Server:
         """Serve a share, or refuse clients and keep its files."""
         word = "enable" if enabled else "disable"
         self._call(f"{_share(share)}/{word}", _Request("POST", f"{word} {share}"))
+
+    def set_quota(self, share: str, quota: int) -> None:
+        """Let a share grow to `quota` bytes, from the next write on; 0: without a bound."""
+        body = {"quota_bytes": str(quota)}
+        self._call(_share(share), _Request("PUT", f"set the quota of {share}", body))
+
+    def set_read_only(self, share: str, read_only: bool, permission: str) -> None:
+        """Refuse every change of a share's files, or no longer.
+
+        v0.29.0 goes on with what it knows of a client until its permission is set, too.
+        """
+        body = {"read_only": read_only, "default_permission": permission}
+        text = f"make {share} read-only" if read_only else f"make {share} writable"
+        self._call(_share(share), _Request("PUT", text, body))
 
     def _store_types(self, kind: str) -> dict[str, str]:
         text = f"list {kind} stores"

@@ -1,0 +1,175 @@
+"""The service: looks at the volumes every second, and moves what the shares may hold."""
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from agent.archive import notices
+from agent.archive.server import Server, ServerError
+from agent.badger import BadgerError
+from agent.guard.quotas import Level, ShareQuota
+from agent.guard.removed import removed_bytes
+from agent.guard.settings import GuardSettings
+
+logger = logging.getLogger("agent.guard")
+
+STATUS = "guard-status.json"
+NOTICE = "dittofs.charm/space"
+_LOOK_EVERY, _LOOK_EVERY_SHORT = 1.0, 0.2
+_ASK_EVERY, _ASK_EVERY_SHORT = 30.0, 5.0
+_WRITE_EVERY = 5.0
+# No client writes more than this in a second, in bytes: how long the server need not be asked.
+_FASTEST = 300 * 2**20
+_CROWDED = 0.9
+# What has to be free again of what all shares may hold.
+_ROOM_AGAIN = 0.02
+
+
+class Guard:
+    """Guards the volumes until `stop` is set.
+
+    Files may not grow while a volume has less free space than its bound, or while the shares hold
+    more than the content volume has room for: the server answers "no space", and its own files,
+    and what cleans them up, have the rest. What is written in place takes new space, too, and is
+    never refused for a quota; so while next to nothing is left the shares are read-only, for as
+    long as the server needs to clean up.
+    """
+
+    def __init__(self, settings: GuardSettings, stop: threading.Event):
+        self._settings = settings
+        self._stop = stop
+        self._server = Server(settings.api)
+        executor = ThreadPoolExecutor(1, thread_name_prefix="count")
+        self._quotas = {
+            name: ShareQuota(share, _counter(settings.stores / share.store), executor)
+            for name, share in settings.shares.items()
+        }
+        self._free: dict[str, int] = {}
+        self._short: frozenset[str] = frozenset()
+        self._halted: frozenset[str] = frozenset()
+        self._full = False
+        self._since = time.time()
+        self._error: str = ""
+        self._error_since: float | None = None
+        self._ask_at = self._write_at = 0.0
+
+    def run(self) -> None:
+        """Work."""
+        while True:
+            self.look()
+            if self._stop.wait(_LOOK_EVERY_SHORT if self._short else _LOOK_EVERY):
+                return
+
+    def look(self) -> None:
+        """Look at the volumes once, and tell the server what follows."""
+        before = self._short, self._halted, self._full, self._error
+        self._measure()
+        changed = before[:2] != (self._short, self._halted)
+        if changed or time.monotonic() >= self._ask_at:
+            self._ask()
+        after = self._short, self._halted, self._full, self._error
+        if before[:3] != after[:3]:
+            self._since = time.time()
+            logger.info("%s", self._describe())
+        if before != after or time.monotonic() >= self._write_at:
+            self._write()
+        if before[:3] != after[:3]:
+            notices.notify(NOTICE)
+
+    @property
+    def level(self) -> Level:
+        """What clients may do now."""
+        if self._halted:
+            return Level.HALTED
+        return Level.FROZEN if self._short or self._full else Level.OPEN
+
+    def _measure(self) -> None:
+        """Find the volumes with less free space than they need."""
+        for name, bounds in self._settings.volumes.items():
+            try:
+                info = os.statvfs(self._settings.volume(name))
+            except OSError:
+                # It is away: what was known last holds.
+                continue
+            free = self._free[name] = info.f_bavail * info.f_frsize
+            short = free < (bounds.resume if name in self._short else bounds.freeze)
+            halted = free < (bounds.freeze if name in self._halted else bounds.halt)
+            self._short = self._short | {name} if short else self._short - {name}
+            self._halted = self._halted | {name} if halted else self._halted - {name}
+
+    def _ask(self) -> None:
+        """Ask the server what its shares hold, and change what differs."""
+        error: str = ""
+        pause = _ASK_EVERY
+        try:
+            usage = self._server.usage()
+            present = {name: each for name, each in self._quotas.items() if name in usage}
+            room = self._settings.room
+            crowded = bool(room) and sum(each.live for each in present.values()) > room * _CROWDED
+            for name, quota in present.items():
+                quota.look(usage[name], crowded=crowded or bool(self._full))
+            pause = self._judge(room, sum(each.live for each in present.values()))
+            for name, quota in present.items():
+                quota.apply(self._server, name, self.level)
+        except ServerError as failed:
+            error = str(failed)
+        if error != self._error:
+            logger.info("the server: %s", error or "answers again")
+            self._error, self._error_since = error, time.time() if error else None
+        if self._short or any(quota.nearly_full for quota in self._quotas.values()):
+            pause = min(pause, _ASK_EVERY_SHORT)
+        # What could not be set is tried again at the next look.
+        self._ask_at = 0.0 if error else time.monotonic() + pause
+
+    def _judge(self, room: int, live: int) -> float:
+        """Find whether the shares hold all that there is room for; when to ask again, seconds."""
+        if not room:
+            return _ASK_EVERY
+        self._full = live >= room * (1 - _ROOM_AGAIN if self._full else 1)
+        return min(max((room - live) / _FASTEST, _LOOK_EVERY), _ASK_EVERY)
+
+    def _describe(self) -> str:
+        if self.level is Level.OPEN:
+            return "there is space: files may grow"
+        why = [f"the {name} volume is short of space" for name in sorted(self._short)]
+        why += ["the shares hold what the content volume has room for"] if self._full else []
+        so = "shares are read-only" if self._halted else "no file may grow"
+        return f"{so}: {', '.join(why)}"
+
+    def _write(self) -> None:
+        self._write_at = time.monotonic() + _WRITE_EVERY
+        status: dict[str, Any] = {
+            "updated": time.time(),
+            "short": sorted(self._short),
+            "full": self._full,
+            "halted": sorted(self._quotas) if self._halted else [],
+            "since": self._since,
+            "free": self._free,
+            "error": self._error,
+            "error-since": self._error_since,
+            "shares": {name: quota.as_json() for name, quota in self._quotas.items()},
+        }
+        target = self._settings.run / STATUS
+        temporary = target.with_suffix(".new")
+        # A full disk of the pod is no reason to stop.
+        with contextlib.suppress(OSError):
+            temporary.write_text(json.dumps(status, sort_keys=True), encoding="utf-8")
+            temporary.replace(target)
+
+
+def _counter(store: Path) -> Callable[[], int]:
+    def count() -> int:
+        try:
+            return removed_bytes(store)
+        except (BadgerError, OSError) as error:
+            logger.info("the removed files of %s cannot be counted now: %s", store.name, error)
+            return 0
+
+    return count

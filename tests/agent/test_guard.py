@@ -1,0 +1,230 @@
+"""The space guard, against the stand-in and the real server, on volumes of a limited size."""
+
+import contextlib
+import json
+import threading
+import time
+
+import pytest
+
+from agent.archive.settings import Api
+from agent.guard.daemon import STATUS, Guard
+from agent.guard.removed import removed_bytes
+from agent.guard.settings import Bounds, GuardedShare, GuardSettings
+from tests import namespaces, servers
+from tests.contract.server import PASSWORD
+from tests.contract.server import Server as Process
+from tests.standin.client import ClientError
+
+MIB = 2**20
+VOLUME = 256 * MIB
+
+
+@pytest.fixture(params=["stand-in", "real"])
+def process(request, tmp_path):
+    """A server with one share, its content on a volume of 256 MiB."""
+    try:
+        namespaces.enter()
+    except namespaces.NamespaceError as error:
+        pytest.skip(f"a volume of a limited size needs a mount namespace: {error}")
+    program = servers.standin() if request.param == "stand-in" else servers.server()
+    if request.param == "real" and not program.real:
+        pytest.skip("no real server on this machine")
+    content = tmp_path / "data/content"
+    content.mkdir(parents=True)
+    namespaces.mount_tmpfs(content, VOLUME)
+    try:
+        with Process(program, tmp_path) as made:
+            made.start()
+            made.make_share("/export")
+            if made.files.missing:
+                pytest.skip(made.files.missing)
+            yield made
+    finally:
+        namespaces.unmount(content)
+
+
+def settings(process, quota=0, freeze=0, halt=0, room=0, *, read_only=False):
+    api = Api(process.url, "http://127.0.0.1:9090/metrics", "admin", PASSWORD)
+    run = process.root / "run"
+    run.mkdir(exist_ok=True)
+    bounds = Bounds(freeze, freeze * 5 // 4, halt)
+    shares = {
+        "/export": GuardedShare(quota, "export", read_only),
+        "/not-made": GuardedShare(0, "not-made"),
+    }
+    return GuardSettings(api, {"content": bounds}, room, shares, 20, process.root, run)
+
+
+def guard(process, **more):
+    return Guard(settings(process, **more), threading.Event())
+
+
+def look_until(made, process, what, seconds=20.0):
+    """Look again and again, as the service does, until its status says what is waited for."""
+    end = time.monotonic() + seconds
+    while True:
+        made.look()
+        shown = status(process)
+        if what(shown):
+            return shown
+        assert time.monotonic() < end, shown
+        time.sleep(0.2)
+
+
+def status(process):
+    return json.loads((process.root / "run" / STATUS).read_text())
+
+
+def put(process, name, size):
+    process.files.put("/export", {name: bytes([len(name)]) * size})
+
+
+def writable(process, seconds=0.0):
+    """Whether a file can be made, in so many seconds at last."""
+    end = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(ClientError):
+            put(process, "one-more", MIB)
+            process.files.remove("/export", "one-more")
+            return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.5)
+
+
+def test_removed_files_are_counted(process):
+    directory = process.metadata / "stores/export"
+    for number in range(6):
+        put(process, f"file-{number}", (number + 1) * 100_000)
+    assert removed_bytes(directory) == 0
+    process.files.remove("/export", "file-1", "file-3")
+    assert removed_bytes(directory) == 600_000
+    # From the tables, too.
+    process.stop()
+    process.start()
+    assert removed_bytes(directory) == 600_000
+    process.files.remove("/export", "file-5")
+    assert removed_bytes(directory) == 1_200_000
+
+
+def test_a_quota_counts_what_is_there_and_not_what_was_removed(process):
+    made = guard(process, quota=20 * MIB)
+    made.look()
+    put(process, "a", 19 * MIB)
+    with pytest.raises(ClientError):
+        put(process, "b", 4 * MIB)
+    process.files.remove("/export", "a", "b")
+    made = guard(process, quota=20 * MIB)
+    look_until(made, process, lambda shown: shown["shares"]["/export"]["removed"] >= 19 * MIB)
+    put(process, "c", 19 * MIB)
+    with pytest.raises(ClientError):
+        put(process, "d", 4 * MIB)
+    shown = status(process)["shares"]["/export"]
+    assert shown["quota"] == 20 * MIB
+    assert shown["removed"] >= 19 * MIB
+    assert shown["limit"] == shown["quota"] + shown["removed"]
+
+
+def test_no_file_grows_while_the_volume_is_short_of_space(process):
+    made = guard(process, freeze=100 * MIB)
+    made.look()
+    assert status(process)["short"] == []
+    assert writable(process)
+    ballast = process.content / "ballast"
+    ballast.write_bytes(bytes(VOLUME - 80 * MIB))
+    made.look()
+    assert status(process)["short"] == ["content"]
+    assert not writable(process)
+    # An empty file and what is written in place are let be; so is a restart of the server.
+    process.stop()
+    process.start()
+    assert not writable(process)
+    ballast.write_bytes(bytes(VOLUME - 115 * MIB))
+    made.look()
+    assert status(process)["short"] == ["content"]
+    ballast.unlink()
+    made.look()
+    assert status(process)["short"] == []
+    assert writable(process)
+
+
+def test_nothing_is_written_while_next_to_nothing_is_left(process):
+    made = guard(process, freeze=100 * MIB, halt=50 * MIB)
+    put(process, "there", MIB)
+    made.look()
+    ballast = process.content / "ballast"
+    ballast.write_bytes(bytes(VOLUME - 40 * MIB))
+    made.look()
+    assert status(process)["halted"] == ["/export", "/not-made"]
+    with pytest.raises(ClientError):
+        put(process, "there", MIB)
+    with pytest.raises(ClientError):
+        process.files.remove("/export", "there")
+    # As far as removing files works again, in place and in part.
+    ballast.write_bytes(bytes(VOLUME - 110 * MIB))
+    made.look()
+    shown = status(process)
+    assert (shown["halted"], shown["short"]) == ([], ["content"])
+    process.files.remove("/export", "there")
+    ballast.unlink()
+    made.look()
+    assert writable(process)
+
+
+def test_a_guard_that_starts_anew_opens_what_an_earlier_one_closed(process):
+    guard(process, freeze=1000 * MIB, halt=1000 * MIB).look()
+    assert not writable(process)
+    guard(process).look()
+    assert writable(process)
+
+
+def test_a_share_that_is_to_be_read_only_stays_so(process):
+    guard(process, freeze=1000 * MIB, halt=1000 * MIB, read_only=True).look()
+    guard(process, read_only=True).look()
+    assert process.api("GET", "/shares/export").json()["read_only"] is True
+
+
+def test_shares_hold_no_more_than_there_is_room_for(process):
+    made = guard(process, room=40 * MIB)
+    made.look()
+    put(process, "a", 30 * MIB)
+    put(process, "b", 12 * MIB)
+    look_until(made, process, lambda shown: shown["full"])
+    assert not writable(process)
+    # What was removed is no longer there, although the server counts it.
+    process.files.remove("/export", "a")
+    look_until(made, process, lambda shown: not shown["full"])
+    assert writable(process)
+
+
+def test_a_frozen_share_keeps_its_own_quota_where_that_is_less(process):
+    made = guard(process, quota=4 * MIB, freeze=1000 * MIB)
+    put(process, "a", MIB)
+    made.look()
+    assert status(process)["shares"]["/export"]["limit"] == MIB
+    process.api("PUT", "/shares/export", {"quota_bytes": "0"})
+    again = guard(process, quota=4 * MIB, freeze=0)
+    again.look()
+    assert status(process)["shares"]["/export"]["limit"] == 4 * MIB
+
+
+def test_what_somebody_else_sets_is_set_back(process, monkeypatch):
+    monkeypatch.setattr("agent.guard.daemon._ASK_EVERY_SHORT", 0.0)
+    made = guard(process, quota=4 * MIB)
+    made.look()
+    made.look()
+    process.api("PUT", "/shares/export", {"quota_bytes": "1GiB"})
+    made.look()
+    assert process.api("GET", "/shares/export").json()["quota_bytes"] == "4.00MiB"
+
+
+def test_a_server_that_is_away_is_tried_again(process):
+    process.stop()
+    made = guard(process, quota=4 * MIB)
+    made.look()
+    assert "does not answer" in status(process)["error"]
+    process.start()
+    made.look()
+    assert status(process)["error"] == ""
+    assert process.api("GET", "/shares/export").json()["quota_bytes"] == "4.00MiB"
