@@ -1,6 +1,7 @@
 """The actions of the unit that serves. Each takes typed parameters and returns its results."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
 
@@ -9,19 +10,22 @@ from pydantic import BaseModel, Field
 
 import credentials
 import login
+import names
 import report
 import serving
 import sidecar
 import space_guard
 import volumes
-from api import Api, Share
+from api import Api, Share, Store
 from errors import BlockedError, CharmError
-from options import share_key
-from shares import Present
+from options import ShareOptions
+from present import Present
 from sidecar import Containers
 from state import State
 from stores import CONTENT_DIRECTORY, METADATA_DIRECTORY
 from workload import METRICS_URL, Workload, pebble_errors
+
+logger = logging.getLogger(__name__)
 
 Results = dict[str, str]
 _RECOVERY_WAIT = 600.0
@@ -98,6 +102,24 @@ def find(name: str, call: Call) -> Action:
     return BackupActions(call).table[name]
 
 
+class _Doomed(NamedTuple):
+    """What `delete-share` deletes.
+
+    Attributes:
+        share: as the server has it; None where it has none any more.
+        true_name: the server's name of it, which may be no UTF-8.
+        store: its metadata store.
+        key: the name of its store.
+        places: where its files are.
+    """
+
+    share: Share | None
+    true_name: str
+    store: Store | None
+    key: str
+    places: list[str]
+
+
 class Actions:
     """The actions; every method raises `CharmError` with the text for the user."""
 
@@ -163,44 +185,62 @@ class Actions:
         listed = self._state.options.shares
         if listed is None:
             raise BlockedError("mend the option shares first: it is not known what it lists")
-        if params.name in {share.name for share in listed}:
-            raise BlockedError(
-                f"the option shares lists {params.name}: take it out of the list first"
-            )
-        key = share_key(params.name)
-        if key is None or not params.name.startswith("/"):
-            raise BlockedError(f"{params.name} is no share of this charm: see list-shares")
         self._need_nothing_under_way()
-        places = [f"{METADATA_DIRECTORY}/{key}", f"{CONTENT_DIRECTORY}/shares/{key}"]
         with self._connect() as api:
-            found = self._forget_share(api, params.name, key, places)
+            doomed = self._doomed(Present.ask(api, ()), params.name, listed)
+            if doomed.share:
+                api.delete_share(doomed.true_name)
+                logger.info("server: took the share %s out", params.name)
+            if doomed.store:
+                api.delete_metadata_store(doomed.store.name)
+                logger.info("server: took the metadata store %s out", doomed.store.name)
         with pebble_errors():
             # The server has the store's files open until it ends.
-            self._workload.stop()
+            self._workload.stop(f"to delete the share {params.name}")
             # The mirror forgets what is noted here. The note may be read while the files still go,
             # and the store be taken for a new one: so it is made again.
-            self._container.push(f"{_DELETED}/{key}", "", make_dirs=True)
-            for place in places:
+            self._container.push(f"{_DELETED}/{doomed.key}", "", make_dirs=True)
+            for place in doomed.places:
                 self._container.remove_path(place, recursive=True)
-            self._container.push(f"{_DELETED}/{key}", "", make_dirs=True)
-        return {"deleted": params.name, "freed-bytes": str(found.used_bytes if found else 0)}
+                logger.info("volumes: deleted %s", place)
+            self._container.push(f"{_DELETED}/{doomed.key}", "", make_dirs=True)
+        freed = doomed.share.used_bytes if doomed.share else 0
+        return {"deleted": params.name, "freed-bytes": str(freed)}
 
-    def _forget_share(self, api: Api, name: str, key: str, places: list[str]) -> Share | None:
-        """Take a share and its store out of the server, also what an earlier try left of them."""
-        present = Present.ask(api, ())
-        found = present.shares.get(name)
+    def _doomed(self, present: Present, name: str, listed: Sequence[ShareOptions]) -> "_Doomed":
+        """What is to be deleted under this name, also what an earlier try left of it.
+
+        Raises:
+            BlockedError: there is nothing of this charm, or it is served.
+        """
+        if not name.startswith("/"):
+            raise _no_share(name)
+        share = _named(present, name)
+        true_name = (present.true_name(share) if share else names.as_read(name)) or name
+        wanted = names.canonical(names.as_told(share.name if share else true_name))
+        if wanted in {each.name for each in listed}:
+            raise BlockedError(f"the option shares lists {wanted}: take it out of the list first")
+        try:
+            ours = share and present.made_by_charm(share)
+            key = (
+                present.metadata[share.metadata_store_id].name
+                if share and ours
+                else names.key(name)
+            )
+            folder = names.folder(true_name)
+        except ValueError:
+            raise _no_share(name) from None
+        if not share and ("/" in name[1:] or present.find(wanted)):
+            raise _no_share(name)
+        places = [f"{METADATA_DIRECTORY}/{key}", f"{CONTENT_DIRECTORY}/shares/{folder}"]
         store = next((each for each in present.metadata.values() if each.name == key), None)
         with pebble_errors():
             left = any(self._container.exists(place) for place in places)
-        if found is None and store is None and not (left or self._mirrored(key)):
+        if share is None and store is None and not (left or self._mirrored(key)):
             raise BlockedError(f"there is no share {name}: see list-shares")
-        if found and (store is None or found.metadata_store_id != store.id):
+        if share and (store is None or share.metadata_store_id != store.id):
             raise BlockedError(f"{name} was not made by this charm: delete it with dfsctl")
-        if found:
-            api.delete_share(name)
-        if store:
-            api.delete_metadata_store(store.name)
-        return found
+        return _Doomed(share, true_name, store, key, places)
 
     def _mirrored(self, key: str) -> bool:
         """Whether MySQL has the metadata of a share that is nowhere else any more."""
@@ -227,7 +267,7 @@ class Actions:
         # It may be at work on the volume.
         sidecar.stop(self._containers.agent, sidecar.MIRROR)
         with pebble_errors():
-            self._workload.stop()
+            self._workload.stop(f"to start without the {params.volume} volume")
             places = volumes.set_aside(self._container, pair, params.volume)
             self._workload.forget_exit()
             # The users that may have stayed are of another life: admin is made anew.
@@ -303,6 +343,19 @@ class Actions:
         except volumes.MismatchError as error:
             return pair, error
         return pair, None
+
+
+def _named(present: Present, name: str) -> Share | None:
+    """The share of this name, or the one that the charm made when it was asked for this name."""
+    found = present.find(names.canonical(name))
+    stores = (each for each in present.metadata.values() if names.asked(each.name) == name)
+    made = next(stores, None)
+    ours = (each for each in present.shares.values() if made and each.metadata_store_id == made.id)
+    return found or next(ours, None)
+
+
+def _no_share(name: str) -> BlockedError:
+    return BlockedError(f"{name} is no share of this charm: see list-shares")
 
 
 def _busy(operation: object) -> BlockedError:

@@ -226,10 +226,12 @@ class Api:
         """All stores of a kind."""
         return self._list(_STORE_ROUTES[kind], Store, f"list {kind} stores")
 
-    def create_store(self, spec: StoreSpec) -> None:
+    def create_store(self, spec: StoreSpec) -> Store:
         """Make a store; the server opens it at once."""
         body = {"name": spec.name, "type": spec.type, "config": json.dumps(dict(spec.config))}
-        self._call("POST", _api(_STORE_ROUTES[spec.kind]), f"make store {spec.name}", body)
+        text = f"make store {spec.name}"
+        answer = self._call("POST", _api(_STORE_ROUTES[spec.kind]), text, body)
+        return _parse(answer, TypeAdapter(Store), text)
 
     def delete_metadata_store(self, name: str) -> None:
         """Forget a store that no share uses; its files stay."""
@@ -323,7 +325,9 @@ def _api(route: str) -> str:
 
 
 def _share(name: str) -> str:
-    return _api(f"/shares/{quote(name.removeprefix('/'), safe='')}")
+    """The route of a share. Of a name that has `%` the server decodes the escape once more."""
+    once = quote(name.removeprefix("/"), safe="", errors="surrogateescape")
+    return _api(f"/shares/{quote(once, safe='') if '%' in name else once}")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 import credentials
 import login
+import names
 import report
 import volumes
 from actions import Action, Call, Results
@@ -117,12 +118,12 @@ class BackupActions:
         row = self._find(backups, params.backup_id, params.source)
         if not row.complete:
             raise BlockedError(f"backup {row.id} does not restore: {row.problem}")
-        self._check_shares(params.shares, row)
+        chosen = self._check_shares(params.shares, row)
         self._check_key(params.recovery_key, row)
         given: dict[str, Any] = {
             "backup-id": row.id,
             "from": params.source or None,
-            "shares": list(params.shares) or None,
+            "shares": list(chosen) or None,
         }
         backups.begin("restore", given, params.recovery_key)
         return self._followed(backups, "restore")
@@ -186,17 +187,19 @@ class BackupActions:
                 return row
         raise BlockedError(f"there is no backup {backup_id} of {home}: see list-backups")
 
-    def _check_shares(self, names: tuple[str, ...], row: Row) -> None:
-        """Return where these shares can be brought back without the others."""
-        unknown = [name for name in names if name not in row.shares]
+    def _check_shares(self, wanted: tuple[str, ...], row: Row) -> tuple[str, ...]:
+        """Return these shares, as the backup has them, where they can be brought back alone."""
+        held = {names.canonical(each): each for each in row.shares}
+        unknown = [name for name in wanted if names.canonical(name) not in held]
         if unknown:
             raise BlockedError(
                 f"backup {row.id} does not hold {', '.join(unknown)}, but {', '.join(row.shares)}"
             )
-        if names:
+        if wanted:
             with pebble_errors():
                 pair = volumes.look(self._call.containers.dittofs)
             volumes.check(pair, self._state)
+        return tuple(dict.fromkeys(held[names.canonical(name)] for name in wanted))
 
     def _check_key(self, secret_id: str, row: Row) -> None:
         """Return where the key of the application that made the backup can be had."""

@@ -9,6 +9,7 @@ import logging
 import ops
 
 import budget
+import names
 import serving
 import sidecar
 import state
@@ -200,7 +201,9 @@ def _describe(juju: State, serving_now: tuple[str, ...]) -> str:
     if not serving_now:
         return "no share is served: see the option shares"
     volatile = {share.name for share in juju.options.shares or () if share.volatile}
-    shown = [f"{name} (volatile)" if name in volatile else name for name in serving_now]
+    shown = [
+        f"{name} (volatile)" if names.canonical(name) in volatile else name for name in serving_now
+    ]
     more = len(shown) - _SHOWN_SHARES
     listed = ", ".join(shown[:_SHOWN_SHARES]) + (f" and {more} more" if more > 0 else "")
     return f"{', '.join(juju.options.protocols)}: {listed}"

@@ -1,6 +1,7 @@
 """The server's control-plane file (SQLite), while the server is down."""
 
 import json
+import logging
 import sqlite3
 import tempfile
 from collections.abc import Callable
@@ -15,6 +16,8 @@ import files
 from errors import BlockedError
 from stores import NEVER_EVICTS, holds_only_copies, may_evict
 from volumes import DATABASE
+
+logger = logging.getLogger(__name__)
 
 _KEPT = f"{DATABASE}.before-adoption"
 _SIDE_FILES = ("-wal", "-shm")
@@ -111,6 +114,7 @@ def _change(
         for side in _SIDE_FILES:
             container.remove_path(DATABASE + side, recursive=True)
         container.push(DATABASE, copy.read_bytes(), permissions=0o600)
+    logger.info("server: removed the user admin, who is made anew; the file before is %s", _KEPT)
 
 
 def _pull(container: ops.Container, source: str, target: Path) -> bool:

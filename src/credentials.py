@@ -7,6 +7,7 @@ related, the application owns one more for each, with the key of what is kept th
 """
 
 import base64
+import logging
 import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,8 @@ from errors import BlockedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+logger = logging.getLogger(__name__)
 
 PEERS = "peers"
 OPTION = "admin-password"
@@ -94,6 +97,7 @@ def ensure(model: ops.Model) -> Credentials | None:
         description="DittoFS: the first password of the user admin, and the key of its tokens",
     )
     peers.data[model.app][_PEER_KEY] = str(secret.id)
+    logger.info("secrets: made %s with the server's first password and token key", secret.id)
     return load(model)
 
 
@@ -136,8 +140,10 @@ def remember_password(model: ops.Model, password: SecretStr) -> None:
         model.unit.add_secret(
             content, label=_APPLIED_LABEL, description="DittoFS: the password of the user admin"
         )
+        logger.info("secrets: made the unit's, with the password of admin")
     elif applied.get_content(refresh=True) != content:
         applied.set_content(content)
+        logger.info("secrets: changed the unit's, admin has another password")
         # The old revision may not outlive the password: nobody else tracks it.
         applied.get_content(refresh=True)
 
@@ -174,6 +180,7 @@ def ensure_key(model: ops.Model, kept: KeptKey, *, make: bool = True) -> SecretS
     key = base64.b64encode(secrets.token_bytes(_KEY_SIZE)).decode()
     secret = model.app.add_secret({"key": key}, label=kept.label, description=kept.description)
     peers.data[model.app][kept.label] = str(secret.id)
+    logger.info("secrets: made %s, the %s", secret.id, kept.label)
     return SecretStr(key)
 
 

@@ -1,5 +1,6 @@
 """The server's API, logged in as `admin`."""
 
+import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
@@ -12,6 +13,8 @@ from credentials import Credentials
 from errors import BlockedError
 from state import State
 from workload import API_URL
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -50,6 +53,7 @@ def _login(model: ops.Model, state: State, made: Credentials, api: Api) -> None:
         if known != wanted and _accepts(api, known):
             if wanted is not None:
                 api.change_password(known, wanted)
+                logger.info("server: changed the password of admin")
             credentials.remember_password(model, wanted or known)
             return
     raise BlockedError(

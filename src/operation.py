@@ -4,6 +4,7 @@ The agent works on the step that the file names, where it is one of its own, and
 names the next step, and removes the file at the end; what became of it is kept in another file.
 """
 
+import logging
 import time
 from typing import Any, Literal
 
@@ -32,6 +33,8 @@ Step = Literal[
     "rollback",
     "discard",
 ]
+
+logger = logging.getLogger(__name__)
 
 _FILE = f"{volumes.PATHS['metadata']}/{volumes.OPERATION}"
 _ENDED = f"{volumes.PATHS['metadata']}/{volumes.ENDED}"
@@ -172,12 +175,15 @@ class Notes:
         """Let the agent, and the charm at the next event, know."""
         text = operation.model_dump_json(indent=1, by_alias=True)
         self._container.push(_FILE, text, permissions=0o644)
+        why = f", {operation.reason}" if operation.reason else ""
+        logger.info("operation: %s: %s%s", operation, operation.step, why)
 
     def end(self, ended: Ended) -> None:
         """Nothing is under way any more."""
         text = ended.model_dump_json(indent=1, by_alias=True)
         self._container.push(_ENDED, text, permissions=0o644)
         self._container.remove_path(_FILE, recursive=True)
+        logger.info("operation: %s has ended: %s", ended.what, ended.text)
 
     def last(self) -> Ended | None:
         """What ended last, None where that is not known."""

@@ -1,12 +1,10 @@
 """The options of the charm, typed, with one readable line for each mistake in them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple
-from urllib.parse import quote
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -17,6 +15,8 @@ from pydantic import (
     model_validator,
 )
 
+import entries
+import names
 import stores
 from units import MIB, format_size, parse_size
 
@@ -30,37 +30,11 @@ _CRON_FIELDS = 5
 _SCHEDULES = "@hourly, @daily, @weekly or five fields of cron in UTC, such as '30 2 * * *'"
 _BOUND = re.compile(r"(?P<number>[0-9]{1,6})(?P<days>d?)")
 _BOUNDS = "a number of backups such as 14, an age in days such as 30d, or both: 14,30d"
-# The name becomes a directory, percent-encoded; file systems stop at 255 bytes.
-_LONGEST_NAME = 200
-
-
-def _share_name(name: str) -> str:
-    bare = name.removeprefix("/")
-    if not bare.strip():
-        raise ValueError("needs a name behind the slash, such as /export")
-    if bare in {".", ".."} or ".." in bare or ":" in bare or "/" in bare:
-        raise ValueError('must be one path element such as /export, without ":", ".." and "/"')
-    if not bare.isprintable() or bare != bare.strip():
-        raise ValueError("must be printable, without spaces at its ends")
-    if len(quote(bare, safe="")) > _LONGEST_NAME:
-        raise ValueError("is too long")
-    return f"/{bare}"
-
-
-def share_key(name: str) -> str | None:
-    """A share's name as it stands in paths and in the names of stores.
-
-    None for a name that the charm gives no share: it must never become a path. The server has no
-    such rule, so a share that somebody else made may have one.
-    """
-    try:
-        return quote(_share_name(name).removeprefix("/"), safe="")
-    except ValueError:
-        return None
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
 
 
 def _quota(value: object) -> int:
-    if value in (None, "none", 0):
+    if value is None or value == "none":
         return 0
     return parse_size(str(value))
 
@@ -81,13 +55,15 @@ def _protocols(value: object) -> object:
 def _shares(value: object) -> object:
     if not isinstance(value, str):
         return value
-    try:
-        entries: object = yaml.safe_load(value)
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise ValueError(f"is not YAML: a mistake{where}") from None
-    return [] if entries is None else entries
+    found = entries.read(value)
+    return [] if found is None else found
+
+
+def _whole(value: object) -> object:
+    """A number as people write it: `010` may be eight or ten, `1_0` and `1e1` are none either."""
+    if isinstance(value, str) and not _WHOLE.fullmatch(value):
+        raise ValueError("must be a whole number, without a zero in front")
+    return value
 
 
 def _schedule(text: str) -> str:
@@ -140,14 +116,14 @@ class ShareOptions(BaseModel):
         frozen=True, extra="forbid", alias_generator=_dashed, populate_by_name=True
     )
 
-    name: Annotated[str, AfterValidator(_share_name)]
+    name: Annotated[str, AfterValidator(names.check)]
     metadata: stores.MetadataName = "badger"
     content: stores.ContentName = "volume"
     access: Access = "read-write"
     squash: Squash = "root-to-guest"
     read_only: bool = False
     quota: Annotated[int, BeforeValidator(_quota), Field(ge=0)] = 0
-    trash_days: Annotated[int, Field(ge=0, le=3650)] = 0
+    trash_days: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=3650)] = 0
 
     @model_validator(mode="after")
     def _bounded(self) -> "ShareOptions":
@@ -158,8 +134,7 @@ class ShareOptions(BaseModel):
     @property
     def key(self) -> str:
         """The name as it stands in paths and in the names of stores."""
-        # Its form was checked when this was made.
-        return share_key(self.name) or ""
+        return names.key(self.name)
 
     @property
     def volatile(self) -> bool:
@@ -211,15 +186,34 @@ def load(config: Mapping[str, Any]) -> Loaded:
         config: option name to value, as Juju gives it.
     """
     known = {name: config[name] for name in _NAMES if name in config}
+    mistakes: tuple[str, ...] = ()
+    faulty: frozenset[str] = frozenset()
     try:
-        return Loaded(Options.model_validate(known), frozenset(), ())
+        options = Options.model_validate(known)
     except ValidationError as error:
-        mistakes = tuple(
-            dict.fromkeys(_line(dict(detail)) for detail in error.errors(include_url=False))
-        )
-        faulty = frozenset(str(detail["loc"][0]) for detail in error.errors())
-    good = {name: value for name, value in known.items() if name not in faulty}
-    return Loaded(Options.model_validate(good), faulty, mistakes)
+        details = error.errors(include_url=False)
+        mistakes = tuple(dict.fromkeys(_line(dict(detail)) for detail in details))
+        faulty = frozenset(str(detail["loc"][0]) for detail in details)
+        good = {name: value for name, value in known.items() if name not in faulty}
+        options = Options.model_validate(good)
+    unreached = tuple(_unreached(options))
+    if unreached:
+        faulty |= {"shares"}
+        options = options.model_copy(update={"shares": None})
+    return Loaded(options, faulty, mistakes + unreached)
+
+
+def _unreached(options: Options) -> Iterator[str]:
+    """A line for each share that would be called served by SMB and could not be reached."""
+    if "smb" not in (options.protocols or ()):
+        return
+    for number, share in enumerate(options.shares or (), start=1):
+        if not names.small(share.name):
+            yield (
+                f"shares: entry {number}: name: {share.name!r} has capital letters, and the "
+                "server lets clients of SMB reach small ones only: write it small, or take smb "
+                "out of the option protocols"
+            )
 
 
 _NAMES = tuple(_dashed(name) for name in Options.model_fields)

@@ -5,6 +5,7 @@ when the volume has its marker again: a pod that is lost in between goes on wher
 works in a folder of its own and moves the control plane out of it last: where that is, all is.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,8 @@ from mirror_status import Holder, Report, foreign
 from sidecar import Agent, agent_errors
 from state import State
 from volumes import Marker, MismatchError, Pair
+
+logger = logging.getLogger(__name__)
 
 _NOTE = f"{volumes.PATHS['metadata']}/{volumes.RECOVERY}"
 _WORK = f"{volumes.PATHS['metadata']}/{volumes.RECOVERING}"
@@ -144,6 +147,7 @@ class Recovery:
         """Note on the volume what is to be recovered."""
         note = Note(marker=_marker(mirror, self._state), secret_id=secret_id)
         self._dittofs.push(_NOTE, note.model_dump_json(indent=1), permissions=0o644)
+        logger.info("recovery: begin with the metadata of instance %s", mirror.instance)
         return note
 
     def advance(self, note: Note) -> Report:
@@ -241,6 +245,7 @@ class Recovery:
         """
         if report.state != "failed":
             return report
+        logger.info("recovery: failed, %s", report.message)
         if not volumes.look(self._dittofs).metadata.data:
             self._forget()
         raise WaitingError(

@@ -6,13 +6,15 @@ from typing import Any
 
 import ops
 
+import names
 import space_guard
 import volumes
 from api import Api, Health
 from budget import Budget, Space
 from errors import CharmError
+from present import Present
 from said import moment
-from shares import PORTS, Present, divide
+from shares import PORTS, divide
 from sidecar import Containers
 from state import State
 from stores import volatile
@@ -33,12 +35,13 @@ def share_rows(present: Present, state: State, guard: space_guard.Report) -> lis
     rows: list[Row] = []
     for name, share in sorted(present.shares.items()):
         metadata, content = present.backends(share)
-        asked = listed[name].quota if name in listed else 0
+        wanted = names.canonical(name)
+        asked = listed[wanted].quota if wanted in listed else 0
         said = guard.shares.get(name, space_guard.ShareReport())
         rows.append(
             {
                 "name": name,
-                "listed": name in listed,
+                "listed": wanted in listed,
                 "served": share.enabled,
                 "metadata": metadata,
                 "content": content,
@@ -49,7 +52,7 @@ def share_rows(present: Present, state: State, guard: space_guard.Report) -> lis
                 "removed-bytes": said.removed,
                 "quota": format_size(asked) if asked else "none",
                 "limit": share.quota_bytes or "none",
-                "needs-bytes": needs.get(name, 0),
+                "needs-bytes": needs.get(wanted, 0),
                 "status": _health(share.status),
             }
         )
@@ -95,7 +98,7 @@ def server_detail(api: Api, state: State, metrics_url: str, guard: space_guard.R
     present = Present.ask(api, ())
     return {
         **budget_detail(present, state),
-        "server": {"version": api.version(metrics_url) or "unknown"},
+        "server": {"version": _version(api, present, metrics_url) or "unknown"},
         "stores": [
             {
                 "name": store.name,
@@ -119,6 +122,10 @@ def server_detail(api: Api, state: State, metrics_url: str, guard: space_guard.R
             for adapter in sorted(present.adapters.values(), key=lambda each: each.type)
         ],
     }
+
+
+def _version(api: Api, present: Present, metrics_url: str) -> str | None:
+    return api.version(metrics_url) if present.metrics_are_safe else None
 
 
 def volume_rows(container: ops.Container, state: State) -> list[Row]:

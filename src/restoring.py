@@ -89,7 +89,7 @@ class Restore:
         # It has the stores open that go.
         sidecar.stop(self._agent, sidecar.MIRROR)
         with pebble_errors():
-            self._workload.stop()
+            self._workload.stop("to put the backup in its place")
             self._workload.forget_exit()
         try:
             self._service.run("backup-swap", operation)
@@ -158,7 +158,7 @@ class Restore:
 
     def _stop(self, operation: Operation) -> Following:
         with pebble_errors():
-            self._workload.stop()
+            self._workload.stop("to start it again on what came back")
             self._workload.forget_exit()
         return operation.then("restart")
 
@@ -181,7 +181,7 @@ class Restore:
 
     def _roll_back(self, operation: Operation) -> Following:
         with pebble_errors():
-            self._workload.stop()
+            self._workload.stop("to put back what was there")
             self._workload.forget_exit()
         try:
             self._service.run("backup-rollback", operation)

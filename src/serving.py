@@ -1,5 +1,6 @@
 """From what Juju says to a server that serves it: the row of steps of the serving unit."""
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,12 +16,15 @@ from budget import Space
 from credentials import Credentials
 from errors import CharmError, WaitingError
 from login import connect
+from present import Present
 from sidecar import Containers
 from state import State
 from workload import METRICS_URL, Workload, pebble_errors
 
 if TYPE_CHECKING:
     from operation import Operation
+
+logger = logging.getLogger(__name__)
 
 # Longer than the check "ready" needs to fail: a start that takes longer is followed by the event
 # that the check has recovered.
@@ -75,7 +79,7 @@ def reconcile(containers: Containers, state: State, model: ops.Model) -> Outcome
     try:
         with pebble_errors():
             if not state.attached:
-                Workload(containers.dittofs).stop()
+                Workload(containers.dittofs).stop("a volume is not attached")
                 _end(containers.agent, sidecar.MIRROR, sidecar.BACKUP, sidecar.GUARD)
             state.need_volumes()
             made = state.need_credentials()
@@ -109,7 +113,7 @@ def shut_down(containers: Containers, state: State, model: ops.Model) -> list[Ch
         problems.append(error)
     try:
         with pebble_errors():
-            workload.stop()
+            workload.stop("the unit is going")
     except CharmError as error:
         problems.append(error)
     try:
@@ -219,7 +223,7 @@ def _ensure_running(
             pair = _lost_metadata(unit, pair)
         volumes.check(pair, state)
     except CharmError as error:
-        workload.stop()
+        workload.stop(str(error))
         if isinstance(error, volumes.MismatchError):
             _end(unit.containers.agent, sidecar.MIRROR, sidecar.GUARD)
         raise
@@ -232,7 +236,7 @@ def _ensure_running(
             return False, pair
         return workload.ensure(state.options, made), pair
     workload.check_last_exit()
-    workload.stop()
+    workload.stop("its passwords are of another life" if estranged else "it is to be started anew")
     volumes.check_writable(container)
     if estranged:
         import control_plane  # noqa: PLC0415  # most events need no SQLite
@@ -293,17 +297,21 @@ def _reconcile_server(
     while True:
         wait = _START_WAIT if started else _RESTART_WAIT
         with connect(unit.model, state, unit.made, wait, workload.check_worth_waiting) as api:
-            if started:
-                outcome.version = api.version(METRICS_URL)
-            present = shares.Present.ask(api, state.options.shares or ())
+            present = Present.ask(api, state.options.shares or ())
             evicting = present.evicting()
             if held or restarted or not evicting:
                 outcome.findings += _evicts(evicting)
-                return _reconcile_shares(state, api, present, outcome, held=held)
+                present = _reconcile_shares(state, api, present, outcome, held=held)
+                # After the repair: the server dies of its metrics page while a name is no UTF-8.
+                if started and present.metrics_are_safe:
+                    outcome.version = api.version(METRICS_URL)
+                return {
+                    name: "/".join(present.backends(each)) for name, each in present.shares.items()
+                }
         # Somebody made a store that deletes the only copy of files when it is full. The server
         # reads that limit at its start, and what starts it lifts it first.
         with pebble_errors():
-            workload.stop()
+            workload.stop("a store of it may delete the only copy of files")
             workload.ensure(state.options, unit.made)
         restarted = started = True
 
@@ -320,25 +328,27 @@ def _evicts(names: list[str]) -> list[CharmError]:
 
 
 def _reconcile_shares(
-    state: State, api: Api, present: shares.Present, outcome: Outcome, *, held: bool
-) -> dict[str, str]:
+    state: State, api: Api, present: Present, outcome: Outcome, *, held: bool
+) -> Present:
+    """Bring shares and protocols to the options; return what the server has then."""
     wanted = state.options.shares or ()
     space = Space.of(state.volumes["content"])
     divided = shares.divide(state.options, present, space, backups=state.s3 is not None)
     plan = shares.plan(state.options, present, divided)
     outcome.findings += plan.problems
     if plan.steps and not held:
-        outcome.findings += shares.execute(api, plan.steps)
+        failed = list(shares.execute(api, plan.steps))
+        outcome.findings += failed
         present = shares.settle(api, state.options, plan.steps, present)
+        if not failed:
+            outcome.findings += shares.undone(state.options, present, divided)
     outcome.findings += shares.unhealthy(state.options, present)
+    listed = [found for share in wanted if (found := present.find(share.name))]
     if state.options.shares is not None:
         outcome.guard = space_guard.Guard(divided, shares.guarded(state.options, present))
-    names = [share.name for share in wanted]
     if held:
         # What is taken out of the list is served until the list is looked at again.
-        left = [name for name, share in present.shares.items() if present.made_by_charm(share)]
-        names += sorted(set(left) - set(names))
-    outcome.serving = tuple(
-        name for name in names if (found := present.shares.get(name)) and found.enabled
-    )
-    return {name: "/".join(present.backends(found)) for name, found in present.shares.items()}
+        left = sorted(present.shares.values(), key=lambda each: each.name)
+        listed += [each for each in left if each not in listed and present.made_by_charm(each)]
+    outcome.serving = tuple(share.name for share in listed if share.enabled)
+    return present

@@ -1,173 +1,41 @@
 """Wanted against present: a plan of the fewest calls, and its execution."""
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import budget
-from api import Adapter, Api, NfsConfig, Share, ShareFields, Store
+import names
+from api import Adapter, Api, NfsConfig, Share, ShareFields
 from budget import Budget, Space
 from errors import BlockedError, CharmError, WaitingError
-from options import Options, ShareOptions, share_key
-from stores import (
-    CONTENT,
-    METADATA,
-    StoreSpec,
-    backend_name,
-    holds_only_copies,
-    may_evict,
-    on_volume,
+from options import Options, ShareOptions
+from present import Present, opens
+from steps import (
+    READ_BUFFER,
+    ChangeShare,
+    CreateShare,
+    CreateStore,
+    EnableShare,
+    SetAdapter,
+    SetSquash,
+    Step,
+    TakeOutShare,
+    fields_of,
 )
+from stores import CONTENT, METADATA, StoreSpec
 from units import MIB, format_size
 from workload import NFS_PORT, SMB_PORT, memory_limit
+
+logger = logging.getLogger(__name__)
 
 PORTS = {"nfs": NFS_PORT, "smb": SMB_PORT}
 
 # What the server takes for itself, before any share.
 _BASE_MEMORY = 256 * MIB
-_READ_BUFFER = 32 * MIB
 _SETTLE_TIME = 6.0
-
-
-@dataclass(frozen=True)
-class Present:
-    """What the server has; `nfs` holds the settings of the shares that were asked for."""
-
-    metadata: dict[str, Store]
-    content: dict[str, Store]
-    shares: dict[str, Share]
-    adapters: dict[str, Adapter]
-    nfs: dict[str, NfsConfig]
-
-    @classmethod
-    def ask(cls, api: Api, wanted: Sequence[ShareOptions]) -> "Present":
-        """Read it from the server: four calls, and one for each wanted share that exists."""
-        shares = {share.name: share for share in api.shares()}
-        return cls(
-            metadata={store.id: store for store in api.stores("metadata")},
-            content={store.id: store for store in api.stores("local")},
-            shares=shares,
-            adapters={adapter.type: adapter for adapter in api.adapters()},
-            nfs={each.name: api.nfs_config(each.name) for each in wanted if each.name in shares},
-        )
-
-    def backends(self, share: Share) -> tuple[str, str]:
-        """The backends of a share in the words of the option: metadata, content."""
-        metadata = self.metadata.get(share.metadata_store_id)
-        content = self.content.get(share.local_block_store_id)
-        return (
-            backend_name("metadata", metadata.type) if metadata else "?",
-            backend_name("local", content.type) if content else "?",
-        )
-
-    def has_store(self, spec: StoreSpec) -> bool:
-        """Whether a store of this name is there."""
-        stores = self.metadata if spec.kind == "metadata" else self.content
-        return any(store.name == spec.name for store in stores.values())
-
-    def on_volume(self, share: Share) -> bool:
-        """Whether what it holds is on the content volume."""
-        store = self.content.get(share.local_block_store_id)
-        return store is not None and on_volume(store.type, store.config)
-
-    def evicting(self) -> list[str]:
-        """The names of the local stores that would delete the only copy of files."""
-        alone = {
-            share.local_block_store_id
-            for share in self.shares.values()
-            if not share.remote_block_store_id
-        }
-        return [
-            store.name
-            for store in self.content.values()
-            if holds_only_copies(store.id, store.name, alone)
-            and may_evict(store.type, store.config)
-        ]
-
-    def made_by_charm(self, share: Share) -> bool:
-        """Whether it has the store that the charm would give it: others are left alone."""
-        store = self.metadata.get(share.metadata_store_id)
-        return store is not None and store.name == share_key(share.name)
-
-
-@dataclass(frozen=True)
-class CreateStore:
-    """Make a store."""
-
-    spec: StoreSpec
-
-    def apply(self, api: Api) -> None:
-        """Call the server."""
-        api.create_store(self.spec)
-
-
-@dataclass(frozen=True)
-class CreateShare:
-    """Make a share on its two stores."""
-
-    share: ShareOptions
-    metadata: str
-    content: str
-
-    def apply(self, api: Api) -> None:
-        """Call the server; it answers 201 also where the share could not be opened."""
-        made = api.create_share(
-            self.share.name, self.metadata, self.content, _fields(self.share), _READ_BUFFER
-        )
-        if made.status.status not in {"healthy", "unknown"}:
-            raise WaitingError(f"share {self.share.name} does not open: {made.status.message}")
-
-
-@dataclass(frozen=True)
-class ChangeShare:
-    """Change the live fields of a share."""
-
-    name: str
-    body: dict[str, object] = field(hash=False)
-
-    def apply(self, api: Api) -> None:
-        """Call the server."""
-        api.change_share(self.name, self.body)
-
-
-@dataclass(frozen=True)
-class SetSquash:
-    """Change how NFS maps users."""
-
-    name: str
-    squash: str
-
-    def apply(self, api: Api) -> None:
-        """Call the server."""
-        api.set_squash(self.name, self.squash)
-
-
-@dataclass(frozen=True)
-class EnableShare:
-    """Serve a share or no longer serve it."""
-
-    name: str
-    enabled: bool
-
-    def apply(self, api: Api) -> None:
-        """Call the server."""
-        api.enable_share(self.name, self.enabled)
-
-
-@dataclass(frozen=True)
-class SetAdapter:
-    """Serve a protocol on its port, or not."""
-
-    protocol: str
-    enabled: bool
-    port: int
-
-    def apply(self, api: Api) -> None:
-        """Call the server."""
-        api.set_adapter(self.protocol, self.enabled, self.port)
-
-
-Step = CreateStore | CreateShare | ChangeShare | SetSquash | EnableShare | SetAdapter
 
 
 @dataclass(frozen=True)
@@ -203,11 +71,13 @@ def plan(options: Options, present: Present, divided: Budget) -> Plan:
     """
     steps: list[Step] = []
     problems: list[BlockedError] = []
+    problems += _deadly(options, present)
     if options.shares is not None:
-        problems += _too_little_memory(options)
-        problems += [divided.problem] if divided.problem else []
-        if not problems:
-            steps += _share_steps(options.shares, present)
+        steps += _unreadable_steps(present)
+        unfit = [*_too_little_memory(options)]
+        unfit += [divided.problem] if divided.problem else []
+        steps += [] if unfit else _share_steps(options.shares, present)
+        problems += unfit
         problems += _changed_backends(options.shares, present)
     if options.protocols is not None:
         steps += _adapter_steps(options.protocols, present)
@@ -231,28 +101,59 @@ def divide(options: Options, present: Present, space: Space, *, backups: bool) -
     others = [
         share.used_bytes
         for share in present.shares.values()
-        if share.name not in quotas and present.on_volume(share)
+        if names.canonical(share.name) not in quotas and present.on_volume(share)
     ]
     small = options.allow_small_content_volume
     return budget.divide(space, quotas, others, backups=backups, small=small)
 
 
-def guarded(options: Options, present: Present) -> tuple[ShareOptions, ...]:
+class Guarded(NamedTuple):
+    """A share of the options that is on the content volume, its name at the server, its store."""
+
+    share: ShareOptions
+    name: str
+    store: str
+
+
+def guarded(options: Options, present: Present) -> tuple[Guarded, ...]:
     """The shares of the options that are on the content volume."""
     return tuple(
-        share
+        Guarded(share, found.name, store.name if store else share.key)
         for share in options.shares or ()
-        if (found := present.shares.get(share.name)) and present.on_volume(found)
+        if (found := present.find(share.name)) and present.on_volume(found)
+        for store in [present.metadata.get(found.metadata_store_id)]
     )
 
 
 def execute(api: Api, steps: Sequence[Step]) -> Iterator[CharmError]:
-    """Make the calls; one that fails does not keep the others from being made, but is yielded."""
+    """Make the calls; one that fails does not keep the others from being made, but is yielded.
+
+    A share whose store was not made as it was asked for is not made on it.
+    """
+    failed: set[tuple[str, str]] = set()
     for step in steps:
+        needs: set[tuple[str, str]] = set()
+        if isinstance(step, CreateShare):
+            needs = {("metadata", step.metadata), ("local", step.content)}
+        if failed & needs:
+            continue
         try:
             step.apply(api)
         except CharmError as error:
+            if isinstance(step, CreateStore):
+                failed.add((step.spec.kind, step.spec.name))
             yield error
+        else:
+            logger.info("server: %s", step)
+
+
+def undone(options: Options, present: Present, divided: Budget) -> Iterator[CharmError]:
+    """Yield a line for each step that is to be made still: the server took it and did not do it.
+
+    Arguments are those of `plan`.
+    """
+    for step in plan(options, present, divided).steps:
+        yield WaitingError(f"the server said yes and has not done it: {step}")
 
 
 def settle(api: Api, options: Options, steps: Sequence[Step], before: Present) -> Present:
@@ -278,9 +179,9 @@ def settle(api: Api, options: Options, steps: Sequence[Step], before: Present) -
 def unhealthy(options: Options, present: Present) -> Iterator[CharmError]:
     """Yield a line for each wanted share or protocol that the server says is not well."""
     for share in options.shares or ():
-        found = present.shares.get(share.name)
-        if found and found.enabled and found.status.status in {"unhealthy", "degraded"}:
-            yield WaitingError(f"share {share.name} is {_said(found)}")
+        found = present.find(share.name)
+        if found and found.enabled and not opens(found):
+            yield WaitingError(f"share {found.name} is {_said(found)}")
     for protocol in options.protocols or ():
         adapter = present.adapters.get(protocol)
         # A port that is taken is found here only: the server lists the adapter as running.
@@ -299,9 +200,11 @@ def _share_steps(wanted: Sequence[ShareOptions], present: Present) -> Iterator[S
     # A store that two shares use is made once.
     made: set[StoreSpec | str] = set()
     for share in wanted:
-        found = present.shares.get(share.name)
+        found = present.find(share.name)
         content = CONTENT[share.content].spec(share.key)
         if found is None:
+            if present.left_over(share) != share.metadata:
+                continue
             metadata = METADATA[share.metadata].spec(share.key)
             for spec in (metadata, content):
                 if not present.has_store(spec) and spec.name + spec.kind not in made:
@@ -312,25 +215,49 @@ def _share_steps(wanted: Sequence[ShareOptions], present: Present) -> Iterator[S
                 yield SetSquash(share.name, _squash(share))
         elif present.backends(found) == (share.metadata, share.content):
             yield from _live_steps(share, found, present)
-    names = {share.name for share in wanted}
+    yield from _closing_steps(wanted, present)
+
+
+def _unreadable_steps(present: Present) -> Iterator[Step]:
+    """The server dies of its metrics page while it has such a name, closed or not."""
     for share in present.shares.values():
-        if share.name not in names and share.enabled and present.made_by_charm(share):
+        if not names.readable(share.name) and (name := present.true_name(share)):
+            yield TakeOutShare(name)
+
+
+def _deadly(options: Options, present: Present) -> Iterator[BlockedError]:
+    """Say where the server's metrics page ends it, and the plan has nothing against that."""
+    for share in present.shares.values():
+        ours = present.made_by_charm(share)
+        if not names.readable(share.name) and not (ours and options.shares is not None):
+            remedy = "mend the option shares" if ours else "delete it with dfsctl"
+            yield BlockedError(
+                f"the name of the server's share {share.name} is no UTF-8, so its metrics page "
+                f"ends it: {remedy}"
+            )
+
+
+def _closing_steps(wanted: Sequence[ShareOptions], present: Present) -> Iterator[Step]:
+    listed = [present.find(share.name) for share in wanted]
+    for share in present.shares.values():
+        closed = not share.enabled or not names.readable(share.name)
+        if share not in listed and not closed and present.made_by_charm(share):
             yield EnableShare(share.name, enabled=False)
 
 
 def _live_steps(share: ShareOptions, found: Share, present: Present) -> Iterator[Step]:
-    fields = _fields(share)
+    fields = fields_of(share)
     has = ShareFields.of(found)
     if present.on_volume(found):
         # The guard has these: see space_guard.py.
         fields = fields.model_copy(update={"quota": has.quota, "read_only": has.read_only})
     body = fields.changes(has)
     if body:
-        yield ChangeShare(share.name, body)
-    if present.nfs[share.name].squash != _squash(share):
-        yield SetSquash(share.name, _squash(share))
+        yield ChangeShare(found.name, body)
+    if present.nfs[found.name].squash != _squash(share):
+        yield SetSquash(found.name, _squash(share))
     if not found.enabled:
-        yield EnableShare(share.name, enabled=True)
+        yield EnableShare(found.name, enabled=True)
 
 
 def _adapter_steps(protocols: Sequence[str], present: Present) -> Iterator[Step]:
@@ -343,12 +270,10 @@ def _adapter_steps(protocols: Sequence[str], present: Present) -> Iterator[Step]
 
 def _changed_backends(wanted: Sequence[ShareOptions], present: Present) -> Iterator[BlockedError]:
     for number, share in enumerate(wanted, start=1):
-        found = present.shares.get(share.name)
-        if found is None:
-            continue
+        found = present.find(share.name)
         for what, has, wants in zip(
             ("metadata", "content"),
-            present.backends(found),
+            present.backends(found) if found else (present.left_over(share), share.content),
             (share.metadata, share.content),
             strict=True,
         ):
@@ -359,23 +284,13 @@ def _changed_backends(wanted: Sequence[ShareOptions], present: Present) -> Itera
                 )
 
 
-def _fields(share: ShareOptions) -> ShareFields:
-    return ShareFields(
-        read_only=share.read_only,
-        default_permission=share.access,
-        quota=share.quota,
-        trash_enabled=share.trash_days > 0,
-        trash_retention_days=share.trash_days,
-    )
-
-
 def _squash(share: ShareOptions) -> str:
     return share.squash.replace("-", "_")
 
 
 def _cost(memory: int, share: ShareOptions) -> int:
     return (
-        _READ_BUFFER
+        READ_BUFFER
         + METADATA[share.metadata].cost(memory, share.quota)
         + CONTENT[share.content].cost(memory, share.quota)
     )

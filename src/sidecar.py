@@ -7,6 +7,8 @@ place.
 
 import contextlib
 import hashlib
+import logging
+import shlex
 import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -17,8 +19,11 @@ from ops import pebble
 
 import bundle
 import files
+import layers
 from errors import BlockedError, WaitingError
 from workload import pebble_errors
+
+logger = logging.getLogger(__name__)
 
 CONTAINER = "agent"
 RUN = "/tmp/dittofs-agent"  # noqa: S108  # the container's own, and any image has it
@@ -59,6 +64,11 @@ class Service(NamedTuple):
     check: str | None
     remembers: bool
     follows: bool
+
+    @property
+    def command_config(self) -> str:
+        """The settings of a command that runs beside the service."""
+        return f"{self.config.removesuffix('.json')}-command.json"
 
 
 MIRROR = Service(
@@ -129,34 +139,50 @@ class Agent:
         program = bundle.digest()
         digest = hashlib.sha256(program.encode() + settings).hexdigest()
         layer = _layer(service, command, digest)
-        same = plan.services.get(service.name) == layer.services[service.name] and {
-            name: plan.checks.get(name) for name in layer.checks
-        } == dict(layer.checks)
-        if same and self.running:
+        different = layers.different(plan, layer)
+        # The layer has the digest of what the file is to hold, which is not what it holds.
+        right = files.read(self._container, service.config) == settings
+        running = self.running
+        if not different and right and running:
             return False
-        self._put(program, settings)
-        if not same:
+        changed = [*different, *([] if right else ["its settings"])]
+        why = f"changed: {', '.join(changed)}" if running else "it does not run"
+        word = "restart" if running else "start"
+        logger.info("agent: %s the service %s (%s), %s", word, service.name, command[0], why)
+        self._put(program, service.config, settings)
+        if different:
             self._container.add_layer(service.name, layer, combine=True)
             if not service.remembers:
                 self._container.remove_path(service.status, recursive=True)
         _hurry(self._container, service)
-        self._container.pebble.replan_services(timeout=_CHANGE_TIMEOUT)
+        if not different and not right:
+            # It may have been started with another file: replan sees no difference.
+            self._container.pebble.restart_services([service.name], timeout=_CHANGE_TIMEOUT)
+        else:
+            self._container.pebble.replan_services(timeout=_CHANGE_TIMEOUT)
         return True
 
     def restart(self) -> None:
         """Let the service try again what it gave up."""
+        logger.info("agent: restart the service %s, it gave up", self._service.name)
         self._container.remove_path(self._service.status, recursive=True)
         _hurry(self._container, self._service)
         self._container.pebble.restart_services([self._service.name], timeout=_CHANGE_TIMEOUT)
 
     def execute(self, settings: bytes, command: Sequence[str], timeout: float) -> Answer:
-        """Run a command to its end, within `timeout` seconds.
+        """Run a command to its end, within `timeout` seconds, with settings of its own.
+
+        Those of the service stay: it reads them again whenever Pebble starts it.
 
         Raises:
             BlockedError: the image cannot run the program.
         """
-        self._put(bundle.digest(), settings)
-        return self._run(["-m", "agent", *command, "--config", self._service.config], timeout)
+        config = self._service.command_config
+        self._put(bundle.digest(), config, settings)
+        try:
+            return self._run(["-m", "agent", *command, "--config", config], timeout)
+        finally:
+            self._container.remove_path(config, recursive=True)
 
     def stop(self) -> None:
         """End the service and its check. Nothing where they are not there."""
@@ -182,10 +208,9 @@ class Agent:
         """What the service says of itself, as JSON; None as long as it has said nothing."""
         return files.read(self._container, self._service.status)
 
-    def _put(self, program: str, settings: bytes) -> None:
+    def _put(self, program: str, config: str, settings: bytes) -> None:
         if files.read(self._container, _NOTE) != program.encode():
             self._install(program)
-        config = self._service.config
         if files.read(self._container, config) != settings:
             self._container.push(config, settings, permissions=0o600, make_dirs=True)
 
@@ -209,6 +234,7 @@ class Agent:
                 f"the agent's program could not be unpacked: {said[-200:] or 'no reason'}"
             )
         self._container.push(_NOTE, program, permissions=0o644)
+        logger.info("agent: unpacked its program")
 
     def _run(self, arguments: Sequence[str], timeout: float) -> Answer:
         """Run Python; its standard input is empty and closed."""
@@ -236,6 +262,7 @@ def stop(container: ops.Container, *services: Service) -> None:
 def _stop(container: ops.Container, *services: Service) -> None:
     for service in services:
         if _disable(container, service):
+            logger.info("agent: stop the service %s", service.name)
             _hurry(container, service)
             container.pebble.stop_services([service.name], timeout=_CHANGE_TIMEOUT)
 
@@ -273,7 +300,8 @@ def _layer(
     digest: str,
     startup: Literal["enabled", "disabled"] = "enabled",
 ) -> pebble.Layer:
-    words = ["python3", "-m", "agent", *command, "--config", service.config]
+    # What a database says may be among the words.
+    words = shlex.join(["python3", "-m", "agent", *command, "--config", service.config])
     checks: dict[str, pebble.CheckDict] = {}
     if service.check:
         # No level: whether the mirror is well says nothing of whether the server serves.
@@ -292,7 +320,7 @@ def _layer(
                 service.name: {
                     "override": "replace",
                     "summary": "DittoFS agent",
-                    "command": " ".join(words),
+                    "command": words,
                     "startup": startup,
                     "on-success": "restart",
                     "on-failure": "restart",

@@ -19,8 +19,8 @@ import credentials
 from budget import REMEDIES, Budget, Space
 from credentials import Credentials
 from errors import BlockedError, CharmError, WaitingError
-from options import ShareOptions
 from said import Part, moment
+from shares import Guarded
 from sidecar import GUARD, Agent, agent_errors
 from state import State
 from units import format_size
@@ -67,7 +67,7 @@ class Guard:
     """What is to be guarded: a content volume as it is divided, and the shares on it."""
 
     budget: Budget
-    shares: tuple[ShareOptions, ...]
+    shares: tuple[Guarded, ...]
 
 
 def reconcile(
@@ -157,12 +157,12 @@ def _settings(state: State, model: ops.Model, made: Credentials, guard: Guard) -
             },
             "room": guard.budget.room,
             "shares": {
-                share.name: {
-                    "quota": share.quota,
-                    "read_only": share.read_only,
-                    "store": share.key,
+                each.name: {
+                    "quota": each.share.quota,
+                    "read_only": each.share.read_only,
+                    "store": each.store,
                 }
-                for share in guard.shares
+                for each in guard.shares
             },
             "log_level": state.options.log_level,
         },

@@ -1,5 +1,6 @@
 """Everything Juju says, as one typed object that does not change during an event."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 else:
     # pydantic reads annotations at run time, and most units have no S3.
     RelatedS3 = object
+
+logger = logging.getLogger(__name__)
 
 FILESYSTEM = "filesystem"
 S3 = "s3-backup"
@@ -178,9 +181,11 @@ def offer(model: ops.Model, share: str | None) -> None:
         return
     databag = peers.data[model.unit]
     if share is None:
-        databag.pop(_SERVED_KEY, None)
+        if databag.pop(_SERVED_KEY, None) is not None:
+            logger.info("peers: offer no share over NFS any more")
     elif databag.get(_SERVED_KEY) != share:
         databag[_SERVED_KEY] = share
+        logger.info("peers: offer the share %s over NFS", share)
 
 
 def _s3(model: ops.Model) -> "RelatedS3 | None":

@@ -27,7 +27,9 @@ _FACTORS = {
     "ti": TIB,
     "tib": TIB,
 }
-_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[a-z]*)", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(
+    r"(?P<number>(?:0|[1-9]\d*)(?:\.\d+)?)\s*(?P<unit>[a-z]*)", re.IGNORECASE | re.ASCII
+)
 _LARGEST = 2**62  # the server counts in signed 64-bit numbers
 
 
@@ -35,13 +37,16 @@ def parse_size(text: str) -> int:
     """Return the bytes of a size such as `500MB`, `2Gi` or `1.50GiB`.
 
     Raises:
-        ValueError: it is no size, or larger than the server can count.
+        ValueError: it is no size, or larger than the server can count. A zero in front, as in
+            `010`, and a part of a byte are none.
     """
     match = _SIZE.fullmatch(text.strip())
     factor = _FACTORS.get(match["unit"].lower()) if match else None
-    if match is None or factor is None:
+    if match is None or factor is None or (factor == 1 and "." in match["number"]):
         raise ValueError("is not a size such as 500MB or 10GiB")
-    size = int(float(match["number"]) * factor)
+    # Not by way of a float, which has 53 bits.
+    whole, _, part = match["number"].partition(".")
+    size = int(whole + part) * factor // 10 ** len(part)
     if size > _LARGEST:
         raise ValueError("is larger than the server can count")
     return size

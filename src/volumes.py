@@ -10,6 +10,7 @@ the server has not run on a generation before its third step.
 """
 
 import json
+import logging
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import files
 from errors import BlockedError
+
+logger = logging.getLogger(__name__)
 
 MARKER = ".dittofs-charm.json"
 PATHS: dict[str, str] = {"metadata": "/data/metadata", "content": "/data/content"}
@@ -218,6 +221,9 @@ def commit(container: ops.Container, pair: Pair, owner: Owner, life: str) -> Pai
     _write(container, "content", following.model_copy(update={"committed": False}))
     _write(container, "metadata", following)
     _write(container, "content", following)
+    logger.info(
+        "volumes: marked generation %d of instance %s", following.generation, following.instance
+    )
     return Pair(replace(pair.metadata, marker=following), replace(pair.content, marker=following))
 
 
@@ -246,6 +252,11 @@ def record_shares(container: ops.Container, pair: Pair, shares: Mapping[str, str
 def write_metadata_marker(container: ops.Container, marker: Marker) -> None:
     """Mark a metadata volume that was recovered."""
     _write(container, "metadata", marker)
+    logger.info(
+        "volumes: marked the recovered metadata volume as instance %s, generation %d",
+        marker.instance,
+        marker.generation,
+    )
 
 
 def adopt(container: ops.Container, pair: Pair, owner: Owner) -> None:
@@ -273,6 +284,7 @@ def set_aside(container: ops.Container, pair: Pair, lost: VolumeName) -> list[st
         container.make_dir(place, permissions=0o700)
         container.exec(["mv", *(f"{root}/{name}" for name in names), place]).wait()
         places.append(place)
+        logger.info("volumes: put %s aside in %s", ", ".join(names), place)
     return places
 
 
@@ -300,6 +312,7 @@ def _record_shares(container: ops.Container, volume: Volume, shares: Mapping[str
         return volume
     marker = volume.marker.model_copy(update={"shares": dict(shares)})
     _write(container, volume.name, marker)
+    logger.info("volumes: noted the shares on the %s volume: %s", volume.name, ", ".join(shares))
     return replace(volume, marker=marker)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import Generator
 from pathlib import Path
 
@@ -9,12 +10,15 @@ import ops
 from ops import pebble
 
 import files
+import layers
 from credentials import Credentials
 from errors import BlockedError, WaitingError
 from options import Options
 from stores import Caches
 from units import MIB
 from volumes import DATABASE
+
+logger = logging.getLogger(__name__)
 
 CONTAINER = "dittofs"
 SERVICE = "dittofs"
@@ -134,30 +138,31 @@ class Workload:
             script = (_TEMPLATES / Path(path).name).read_text(encoding="utf-8")
             self._ensure_file(path, script, 0o644)
         layer = _layer(digest, options, credentials)
-        same = (
-            plan.services.get(SERVICE) == layer.services[SERVICE]
-            and {name: plan.checks.get(name) for name in layer.checks} == layer.checks
-        )
+        different = layers.different(plan, layer)
         running = self.running
-        if same and running:
+        if not different and running:
             return False
+        why = f"changed: {', '.join(different)}" if running else "it does not run"
+        logger.info("server: %s, %s", "restart" if running else "start", why)
         if not running:
             import control_plane  # noqa: PLC0415  # most events start no server
 
             # Whatever it was that wrote the file: an older charm, a backup, somebody else.
             control_plane.keep_only_copies(self._container)
-        if not same:
+        if different:
             self._container.add_layer(SERVICE, layer, combine=True)
         # A start is seen by the API's first answer: Pebble would only watch it for a second. The
         # server that is to be replaced must be gone first, or it would answer in its stead.
         self._container.pebble.replan_services(timeout=_STOP_TIMEOUT if running else 0)
         return True
 
-    def stop(self) -> None:
-        """End the server in good order; return when it is down. Nothing where it is not there."""
-        if SERVICE not in self._container.get_plan().services:
-            return
+    def stop(self, why: str) -> None:
+        """End the server in good order; return when it is down. Nothing where it does not run."""
+        service = self._container.get_services(SERVICE).get(SERVICE)
         # A service that waits for its next try is not running, and must be stopped all the same.
+        if service is None or service.current == pebble.ServiceStatus.INACTIVE:
+            return
+        logger.info("server: stop, %s", why)
         self._container.pebble.stop_services([SERVICE], timeout=_STOP_TIMEOUT)
 
     def _ensure_config(self, options: Options, plan: pebble.Plan) -> str:
@@ -180,6 +185,7 @@ class Workload:
     def _ensure_file(self, path: str, content: str, mode: int) -> None:
         if files.read(self._container, path) != content.encode():
             self._container.push(path, content, permissions=mode, make_dirs=True)
+            logger.info("server: wrote %s", path)
 
 
 def _digest(data: bytes) -> str:

@@ -34,6 +34,7 @@ class Unit:
         self.unit_id = unit_id
         self.storages = [testing.Storage(name) for name in VOLUMES]
         self.logs: list[str] = []
+        self.told: list[str] = []
         self.state: testing.State = testing.State(
             leader=unit_id == 0,
             model=MODEL,
@@ -112,4 +113,6 @@ class Unit:
             raise
         finally:
             self.logs += [line.message for line in context.juju_log]
+            # What `juju debug-log` shows.
+            self.told += [line.message for line in context.juju_log if line.level != "DEBUG"]
         assert not self.state.deferred

@@ -8,12 +8,15 @@ another way must never fail a hook.
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 
 import ops
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from errors import WaitingError
+
+logger = logging.getLogger(__name__)
 
 MYSQL = "mysql"
 _PORT = 3306
@@ -72,6 +75,7 @@ def request(model: ops.Model, leader: bool) -> None:
     for key, value in wanted.items():
         if databag.get(key) != value:
             databag[key] = value
+            logger.info("mysql: asked for %s=%s", key, value)
 
 
 def database_name(application: str) -> str:
@@ -150,7 +154,8 @@ def _endpoints(text: str) -> tuple[tuple[str, int], ...]:
         host, colon, port = part.rpartition(":")
         if not colon or (":" in host and not host.endswith("]")):
             host, port = part, str(_PORT)
-        host = host.removeprefix("[").removesuffix("]")
+        # Another spelling of a host is no other host.
+        host = host.removeprefix("[").removesuffix("]").lower()
         if host and "/" not in host and port.isdecimal() and 0 < int(port) <= _LONGEST_PORT:
             found.append((host, int(port)))
     return tuple(dict.fromkeys(found))

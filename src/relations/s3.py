@@ -9,6 +9,7 @@ Own code, because the library for it copies the keys of a v0 provider into this 
 
 import base64
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from errors import BlockedError, CharmError, WaitingError
 from state import S3
+
+logger = logging.getLogger(__name__)
 
 _SECRET = "secret-extra"  # noqa: S105  # the name of a field
 _SECRETS = ["access-key", "secret-key"]
@@ -92,6 +95,7 @@ def request(model: ops.Model, leader: bool) -> None:
     for key, value in wanted.items():
         if databag.get(key) != value:
             databag[key] = value
+            logger.info("s3-backup: asked for %s=%s", key, value)
 
 
 def read(model: ops.Model) -> Related | None:

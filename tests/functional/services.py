@@ -15,30 +15,30 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+DURATIONS = frozenset({"backoff-delay", "backoff-limit", "kill-delay", "period", "timeout"})
 _OKAY_DELAY = 1.0
 _KILLED_WAIT = 5.0
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?)(ms|s|m|h)")
 
 
 def seconds(text: str) -> float:
     """A duration such as `110s`, `500ms` or `1m50s`."""
-    parts = _PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
+    if not re.fullmatch(f"(?:{_DURATION.pattern})+", text):
         raise ValueError(f"invalid duration {text!r}")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    return sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text)) / 1000
 
 
-def duration(text: str) -> str:
-    """The same duration as Go writes it, and Pebble's plan has it."""
-    whole = seconds(text)
-    if whole < 1:
-        return f"{whole * 1000:g}ms"
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(int(minutes), 60)
-    if hours:
-        return f"{hours}h{minutes}m{rest:g}s"
-    return f"{minutes}m{rest:g}s" if minutes else f"{rest:g}s"
+def written(text: str) -> str:
+    """A duration as Go writes it, and so Pebble's plan: `110s` is `1m50s`, `1m` is `1m0s`."""
+    milliseconds = round(seconds(text) * 1000)
+    if milliseconds < _UNITS["s"]:
+        return f"{milliseconds}ms" if milliseconds else "0s"
+    hours, rest = divmod(milliseconds, _UNITS["h"])
+    minutes, rest = divmod(rest, _UNITS["m"])
+    parts = f"{hours}h" if hours else ""
+    parts += f"{minutes}m" if hours or minutes else ""
+    return f"{parts}{rest / 1000:g}s"
 
 
 class StartError(Exception):

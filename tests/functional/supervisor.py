@@ -28,7 +28,7 @@ import yaml
 
 from tests.functional import files_api
 from tests.functional.files_api import ApiProblem
-from tests.functional.services import Check, Service, StartError, duration, seconds
+from tests.functional.services import DURATIONS, Check, Service, StartError, seconds, written
 
 VERSION = "v1.32.1-standin"
 _SERVICE_KEYS = {
@@ -430,12 +430,9 @@ def _check_layer(label: str, layer: dict[str, Any]) -> None:
                 )
             if entry.get("override") not in {"replace", "merge"}:
                 raise ApiProblem(400, f'layer "{label}" must define "override" for "{name}"')
-            for key in ("backoff-delay", "backoff-limit", "kill-delay", "period", "timeout"):
-                if key not in entry:
-                    continue
+            for key in DURATIONS & set(entry):
                 try:
-                    # The plan has them as Go writes them, not as they were given.
-                    entry[key] = duration(str(entry[key]))
+                    entry[key] = written(str(entry[key]))
                 except ValueError as error:
                     raise ApiProblem(400, f"cannot parse layer: {error}") from error
             if section == "services" and not entry.get("command"):

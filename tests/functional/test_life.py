@@ -87,6 +87,13 @@ def test_an_update_status_changes_nothing_and_restarts_nothing(deployed):
         assert path.name == "answered" or path.stat().st_mtime_ns == at
 
 
+def test_an_idle_event_asks_pebble_for_nothing_but_to_read(deployed):
+    with deployed.pebble_calls() as calls:
+        for event in ("update_status", "config_changed"):
+            deployed.run(event)
+    assert calls == []
+
+
 @pytest.mark.parametrize("lost", ["content", "metadata"])
 def test_a_lost_volume_is_not_served_and_start_without_is_the_way_out(deployed, files, lost):
     files.put("/export", "a", CONTENT)
@@ -95,6 +102,9 @@ def test_a_lost_volume_is_not_served_and_start_without_is_the_way_out(deployed, 
     status = deployed.new_pod()
     assert status.name == "blocked"
     assert f"the {lost} volume is empty" in status.message
+    with deployed.pebble_calls() as calls:
+        assert deployed.run("update_status") == status
+    assert calls == []
     with pytest.raises(ClientError):
         files.get("/export", "a")
     deployed.act("start-without", volume=lost, confirm=lost)

@@ -56,6 +56,12 @@ def test_a_related_unit_has_its_metadata_in_mysql_and_verifies_it(mirrored, serv
     assert provider.password not in log + json.dumps(detail)
 
 
+def test_an_idle_event_asks_no_pebble_for_anything_but_to_read(mirrored):
+    with mirrored.pebble_calls() as calls:
+        mirrored.run("update_status")
+    assert calls == []
+
+
 def test_a_difference_fails_the_action_and_is_mended(mirrored, server, provider):
     server.execute("DELETE FROM dittofs_entries LIMIT 3", database=provider.name)
     with pytest.raises(testing.ActionFailed, match="export"):

@@ -10,6 +10,7 @@ import ops
 import pytest
 from ops import pebble
 
+import layers
 from agent.archive import notices
 from tests import servers
 
@@ -97,16 +98,30 @@ def test_a_service_is_started_and_stopped_and_only_restarted_when_it_changed(cli
     client.stop_services(["s"])
 
 
-def test_the_plan_has_durations_as_go_writes_them(client):
-    """What the charm compares with its own layer."""
-    given = {"kill-delay": "110s", "backoff-delay": "1500ms", "backoff-limit": "0.5s"}
-    client.add_layer("s", layer("sleep 60", **given), combine=True)
-    found = client.get_plan().services["s"]
-    assert (found.kill_delay, found.backoff_delay, found.backoff_limit) == (
-        "1m50s",
-        "1.5s",
-        "500ms",
-    )
+def test_the_plan_has_durations_in_its_own_words(client):
+    """So who compares it with a layer has to compare values."""
+    made = layer("sleep 60", **{"kill-delay": "110s", "backoff-limit": "60s"}).to_dict()
+    made["checks"] = {
+        "c": {
+            "override": "replace",
+            "period": "3600s",
+            "timeout": "1500ms",
+            "threshold": 2,
+            "startup": "disabled",
+            "exec": {"command": "true"},
+        }
+    }
+    given = pebble.Layer(made)
+    client.add_layer("s", given, combine=True)
+    plan = client.get_plan()
+    told = {**plan.services["s"].to_dict(), **plan.checks["c"].to_dict()}
+    words = {key: told[key] for key in ("kill-delay", "backoff-delay", "backoff-limit")}
+    assert words == {"kill-delay": "1m50s", "backoff-delay": "100ms", "backoff-limit": "1m0s"}
+    assert (told["period"], told["timeout"]) == ("1h0m0s", "1.5s")
+    assert plan.services["s"] != given.services["s"]
+    assert layers.different(plan, given) == ()
+    other = layer("sleep 60", **{"kill-delay": "111s", "backoff-limit": "60s"})
+    assert layers.different(plan, other) == ("kill-delay",)
 
 
 def test_a_service_that_fails_at_once_is_an_error_with_its_output_and_is_tried_again(client):

@@ -53,6 +53,21 @@ class Unit(juju.Unit):
         """What the agent's container printed."""
         return self.pod.containers[AGENT].log
 
+    @contextlib.contextmanager
+    def pebble_calls(self) -> Iterator[list[tuple[str, str]]]:
+        """Method and path of each request to both Pebbles in here that is no reading."""
+        made: list[tuple[str, str]] = []
+        ask = pebble.Client._request_raw  # noqa: SLF001  # where all its requests go through
+
+        def request(client: Any, method: str, path: str, *args: Any, **kwargs: Any) -> Any:
+            if method != "GET":
+                made.append((method, path))
+            return ask(client, method, path, *args, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pebble.Client, "_request_raw", request)
+            yield made
+
     def agent_file(self, name: str) -> str:
         """A file of the agent's program."""
         client = self.pod.containers[AGENT].client

@@ -197,8 +197,14 @@ def _boot(config: dict[str, Any]) -> tuple[StandIn, VolumeStores]:
 class Metrics(BaseHTTPRequestHandler):
     """The metrics listener: which version runs."""
 
+    core: StandIn
+
     def do_GET(self) -> None:  # http.server's name
-        body = f'dittofs_build_info{{commit="standin",version="{VERSION}"}} 1\n'.encode()
+        text = self.core.metrics()
+        if text is None:
+            _log("ERROR", "panic: label value is not valid UTF-8")
+            os._exit(2)
+        body = text.encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -221,6 +227,7 @@ def start(path: Path) -> None:
     control = config.get("controlplane", {})
     core, stores = _boot(config)
     Handler.core, Handler.stores = core, stores
+    Metrics.core = core
     address = (control.get("host", "127.0.0.1"), control.get("port", 8080))
     try:
         api = Listener(address, Handler)

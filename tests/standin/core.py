@@ -33,6 +33,7 @@ from units import format_size, parse_size
 VERSION = "v0.29.0"
 PERMISSIONS = ("none", "read", "read-write", "admin")
 SQUASH = ("none", "root_to_admin", "root_to_guest", "all_to_admin", "all_to_guest")
+_LONGEST_NAME = 64 - 37
 LARGEST_BODY = 1024 * 1024
 DEFAULT_ADAPTERS = {"nfs": 12049, "smb": 1445}
 
@@ -107,6 +108,15 @@ class StandIn:
         for adapter in self.database.all("adapter"):
             self._bind(adapter)
 
+    def metrics(self) -> str | None:
+        """The metrics page; None where the process dies of it: a share's name is no UTF-8."""
+        for share in self.database.all("share"):
+            try:
+                share["name"].encode()
+            except UnicodeEncodeError:
+                return None
+        return f'dittofs_build_info{{commit="standin",version="{VERSION}"}} 1\n'
+
     @property
     def changes(self) -> list[Call]:
         """The calls that changed something; a login does not."""
@@ -143,7 +153,7 @@ class StandIn:
                     return user
                 parsed = _parse(body) if method != "GET" and body else {}
                 self.calls.append(Call(method, route, parsed))
-                parts = [unquote(part) for part in match.groups()]
+                parts = [unquote(part, errors="surrogateescape") for part in match.groups()]
                 return methods[method](self, parsed, user, *parts)
         return as_text(404, "404 page not found")
 
@@ -296,9 +306,10 @@ class StandIn:
 
     def create_share(self, body: Object, _user: Object) -> Response:
         """POST /shares."""
-        name = _str(body, "name").removeprefix("/")
+        name = _str(body, "name")
         if not name:
             raise bad_request("Share name is required")
+        name = normalized(name)
         if not _str(body, "metadata_store_id"):
             raise bad_request("Metadata store ID is required")
         metadata = self.database.find("metadata", _str(body, "metadata_store_id"))
@@ -308,7 +319,7 @@ class StandIn:
         if content is None:
             raise bad_request(f"Local block store not found: {_str(body, 'local_block_store')}")
         share: Object = {
-            "name": f"/{name}",
+            "name": name,
             "metadata_store_id": metadata["id"],
             "local_block_store_id": content["id"],
             "enabled": True,
@@ -328,11 +339,11 @@ class StandIn:
     def _open(self, share: Object) -> None:
         content = self.database.find("local", share["local_block_store_id"])
         store = self.database.find("metadata", share["metadata_store_id"])
-        if content is not None and store is not None:
+        if content is not None and store is not None and _opens(share):
             self.stores.open_share(share, content, store["name"])
 
     def _share(self, name: str) -> Object:
-        found = self.database.find("share", f"/{name.removeprefix('/')}")
+        found = self.database.find("share", normalized(name))
         if found is None:
             raise not_found("Share")
         return found
@@ -350,7 +361,8 @@ class StandIn:
         """DELETE /shares/{name}; what it holds stays."""
         share = self._share(name)
         self.snapshots.drop(share)
-        self.stores.close_share(share)
+        if _opens(share):
+            self.stores.close_share(share)
         self.database.remove("share", share["name"])
         return Response(204)
 
@@ -441,7 +453,11 @@ class StandIn:
                 answer[size] = format_size(stored)
         store = self.database.find("metadata", share["metadata_store_id"]) or {"name": ""}
         used = self.stores.used_bytes(share, store["name"])
-        return {"remote_block_store_id": None, **answer, "used_bytes": used, "status": _health()}
+        answer["name"] = shown(share["name"])
+        status = _health()
+        if not _opens(share):
+            status = _health("unknown", f'share not found: share not found: "{answer["name"]}"')
+        return {"remote_block_store_id": None, **answer, "used_bytes": used, "status": status}
 
     def _adapter_answer(self, adapter: Object) -> Object:
         name = adapter["name"]
@@ -451,6 +467,23 @@ class StandIn:
             status = _health("unknown", f"adapter {name} not running")
         shown = {key: value for key, value in adapter.items() if key != "name"}
         return shown | {"type": name, "running": adapter["enabled"], "status": status}
+
+
+def normalized(name: str) -> str:
+    """A share's name as the server has it: escapes are decoded, in routes once more."""
+    escapes = re.fullmatch(r"([^%]|%[0-9A-Fa-f]{2})*", name, re.DOTALL)
+    decoded = unquote(name, errors="surrogateescape") if escapes else name
+    return f"/{decoded.lstrip('/')}"
+
+
+def shown(name: str) -> str:
+    """A name in JSON: what is not UTF-8 is replaced."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def _opens(share: Object) -> bool:
+    """A file handle holds the share's name, a colon and 36 characters in 64 bytes."""
+    return len(share["name"].encode(errors="surrogateescape")) <= _LONGEST_NAME
 
 
 def _kind(route: str) -> str:

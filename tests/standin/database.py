@@ -232,11 +232,19 @@ class Database:
 
     def _rows(self, query: str, *values: Any) -> list[Object]:
         with self._lock:
-            return [dict(row) for row in self._connection.execute(query, values)]
+            given = [_stored(value) for value in values]
+            return [dict(row) for row in self._connection.execute(query, given)]
 
     def _change(self, query: str, *values: Any) -> None:
         with self._lock, self._connection:
-            self._connection.execute(query, values)
+            self._connection.execute(query, [_stored(value) for value in values])
+
+
+def _stored(value: Any) -> Any:
+    """A value as SQLite takes it: a name that is no UTF-8 as bytes."""
+    if isinstance(value, str) and any("\udc80" <= each <= "\udcff" for each in value):
+        return value.encode(errors="surrogateescape")
+    return value
 
 
 def _hash(password: str, like: str | None = None) -> str:

@@ -140,7 +140,8 @@ class VolumeStores(Stores):
         """Make the share's directory, as the real server does, and its root."""
         opened = _Open(None)
         if content["type"] == "fs":
-            directory = quote(share["name"].removeprefix("/"), safe="")
+            name = share["name"].removeprefix("/")
+            directory = quote(name, safe="$&+=:@", errors="surrogateescape")
             opened.place = Path(content["config"]["path"]) / "shares" / directory
             with contextlib.suppress(OSError):
                 (opened.place / "journal").mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 
-from tests.standin.core import VERSION, Cut, StandIn, Timeout
+from tests.standin.core import Cut, StandIn, Timeout
 
 METRICS_PORT = 9090
 
@@ -23,13 +23,19 @@ class Border:
 
         monkeypatch.setattr(httpx.HTTPTransport, "handle_request", handle)
 
+    def _metrics(self, request: httpx.Request) -> httpx.Response:
+        text = self.server.metrics() if self.server else None
+        if text is None:
+            self.server = None
+            raise httpx.RemoteProtocolError("panic", request=request)
+        return httpx.Response(200, text=text)
+
     def handle(self, request: httpx.Request) -> httpx.Response:
         """Answer as the server would, or fail as a socket would."""
         if self.server is None:
             raise httpx.ConnectError("refused", request=request)
         if request.url.port == METRICS_PORT:
-            text = f'dittofs_build_info{{commit="c",version="{VERSION}"}} 1\n'
-            return httpx.Response(200, text=text)
+            return self._metrics(request)
         try:
             answer = self.server.handle(
                 request.method,

@@ -17,7 +17,7 @@ from typing import Any
 from ops import pebble, testing
 
 RUN = "tmp/dittofs-agent"
-STATUS, CONFIG = "backup-status.json", "backup.json"
+STATUS, CONFIG, COMMAND = "backup-status.json", "backup.json", "backup-command.json"
 OPERATION, MARKER = ".dittofs-operation.json", ".dittofs-charm.json"
 KEPT = {"lost+found", ".restoring", "deleted-stores", ".recovering"}
 RUNNING = "running"
@@ -57,11 +57,12 @@ class Archive:
         self.script: dict[str, Any] = {}
         self.said: dict[str, Any] = {}
         self.running = False
+        self._settings = CONFIG
 
     @property
     def config(self) -> dict[str, Any]:
         """The settings."""
-        return json.loads((self._run / CONFIG).read_text())
+        return json.loads((self._run / self._settings).read_text())
 
     @property
     def operation(self) -> dict[str, Any] | None:
@@ -160,8 +161,15 @@ class Archive:
 
     def command(self, words: list[str]) -> tuple[int, str]:
         """Run a command; its exit code and what it prints."""
-        assert words[-2:] == ["--config", f"/{RUN}/{CONFIG}"]
+        assert words[-2:] == ["--config", f"/{RUN}/{COMMAND}"]
         self.commands.append(words[:-2])
+        self._settings = COMMAND
+        try:
+            return self._command(words)
+        finally:
+            self._settings = CONFIG
+
+    def _command(self, words: list[str]) -> tuple[int, str]:
         name = words[0]
         scripted = self.script.get(name)
         if isinstance(scripted, tuple):

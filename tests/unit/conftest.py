@@ -15,6 +15,7 @@ from ops._private import harness
 from scenario import mocking
 
 from tests import juju
+from tests.functional.services import DURATIONS, written
 from tests.juju import AGENT, SERVICE, VOLUMES
 from tests.standin.core import StandIn
 from tests.standin.transport import Border
@@ -278,7 +279,9 @@ def install(border: Server, patch: pytest.MonkeyPatch) -> None:
     def restart_services(self: Any, services: list[str], *args: Any, **kwargs: Any) -> None:
         restart(self, services, *args, **kwargs)
         assert border.unit is not None
-        border.unit.agent.start(self.get_plan().services[AGENT].command)
+        for name in set(services) & {AGENT, "backup"}:
+            command = self.get_plan().services[name].command
+            (border.unit.agent if name == AGENT else border.unit.agent.archive).start(command)
 
     patch.setattr(client, "replan_services", replan_services)
     patch.setattr(client, "restart_services", restart_services)
@@ -288,6 +291,23 @@ def install(border: Server, patch: pytest.MonkeyPatch) -> None:
     patch.setattr("time.sleep", border.sleep)
     patch.setattr("budget.os", SimpleNamespace(statvfs=border.statvfs))
     _install_commands(border, patch)
+    _install_layers(patch)
+
+
+def _install_layers(patch: pytest.MonkeyPatch) -> None:
+    """Let layers be kept as Pebble keeps them: with durations in its own words."""
+    client = harness._TestingPebbleClient  # noqa: SLF001  # ops.testing's own Pebble
+    add = client.add_layer
+
+    def add_layer(self: Any, label: str, layer: Any, **kwargs: Any) -> None:
+        given = pebble.Layer(layer if isinstance(layer, str) else layer.to_dict())
+        for entry in (*given.services.values(), *given.checks.values()):
+            for key in DURATIONS & set(entry.to_dict()):
+                name = key.replace("-", "_")
+                setattr(entry, name, written(getattr(entry, name)))
+        add(self, label, given, **kwargs)
+
+    patch.setattr(client, "add_layer", add_layer)
 
 
 def _install_commands(border: Server, patch: pytest.MonkeyPatch) -> None:

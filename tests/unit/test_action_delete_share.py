@@ -107,7 +107,7 @@ def test_a_deletion_that_was_cut_short_is_ended_by_the_next(with_old, method, pa
 @pytest.mark.parametrize("name", ["/..", "/.", "/", "/a/b", "/a:b", "export", "old", "../content"])
 def test_a_name_that_no_share_of_the_charm_has_never_becomes_a_path(with_old, name):
     with_old.server.calls.clear()
-    with pytest.raises(testing.ActionFailed, match="is no share of this charm: see list-shares"):
+    with pytest.raises(testing.ActionFailed, match=r"no share .*: see list-shares"):
         with_old.act("delete-share", name=name, confirm=name)
     assert with_old.server.changes == []
     assert with_old.border.starts == 1

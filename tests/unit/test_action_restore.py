@@ -221,7 +221,7 @@ def test_some_shares_come_back_and_users_stay(saved):
         saved.agent.archive._settle(operation),  # noqa: SLF001  # the same
     )[1]
     life = saved.marker("metadata")["life"]
-    results = restore(saved, shares=" /export , ,/export")
+    results = restore(saved, shares=" /export , ,/export,export")
     assert results["restore"] == "complete"
     assert asked == [{"backup-id": backup_id(saved), "from": None, "shares": ["/export"]}]
     assert users(saved) == {"admin", "ann", "bob"}

@@ -1,5 +1,8 @@
 """Every fault is a worded status, and everything comes back when its cause is gone."""
 
+import json
+from typing import Any
+
 import pytest
 from ops import pebble, testing
 
@@ -190,3 +193,35 @@ def test_too_many_shares_for_the_memory(deployed):
     status = deployed.configure(shares=text)
     assert status.message.startswith("memory 2.00GiB holds 9 of the 20 shares")
     assert deployed.configure(memory="8Gi").name == "active"
+
+
+def altered(server, route: str, **fields: Any):
+    """Let the server answer a creation with other fields than were asked for."""
+    handle = server.handle
+
+    def answer(method: str, target: str, headers: Any, body: bytes) -> Response:
+        if method == "POST" and target.endswith(route):
+            body = json.dumps({**json.loads(body), **fields}).encode()
+        return handle(method, target, headers, body)
+
+    server.handle = answer
+
+
+@pytest.mark.parametrize(
+    ("route", "fields", "text"),
+    [
+        ("/shares", {"name": "/other"}, "the server made the share /other where /new was asked"),
+        ("/shares", {"default_permission": "none"}, "/new was made with another default_perm"),
+        ("/store/metadata", {"type": "memory"}, "the server made the store new otherwise than"),
+        ("/store/metadata", {"config": "{}", "type": "memory"}, "made the store new otherwise"),
+    ],
+)
+def test_what_a_creation_answers_is_compared_with_what_was_asked(deployed, route, fields, text):
+    altered(deployed.server, route, **fields)
+    deployed.configure(shares="- name: /export\n- name: /new")
+    assert deployed.status.name != "active"
+    assert text in deployed.status.message
+    shares = {each["name"]: each["enabled"] for each in deployed.server.database.all("share")}
+    assert shares.get("/other", False) is False
+    # Nothing is made on a store that is another one.
+    assert ("/new" in shares) == ("default_permission" in fields)

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 import sys
 import tarfile
 import time
@@ -497,3 +498,30 @@ def test_a_store_that_vanished_can_be_let_go(mirrored):
     assert (mirrored.root / "metadata/deleted-stores/old").exists()
     with pytest.raises(testing.ActionFailed, match="there is no share /never"):
         mirrored.act("delete-share", name="/never", confirm="/never")
+
+
+def test_a_command_has_settings_of_its_own(deployed):
+    """Whenever Pebble starts the service again, it reads the settings that are the service's."""
+    deployed.relate()
+    config = deployed.root / "agent/config.json"
+    before = config.read_bytes()
+    for path in (deployed.root / "metadata").iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    deployed.agent.refuse("away", "no route to the database")
+    assert "no route to the database" in deployed.run("update_status").message
+    assert deployed.mirror == pebble.ServiceStatus.ACTIVE
+    assert config.read_bytes() == before
+    assert not list((deployed.root / "agent").glob("*-command.json"))
+
+
+def test_settings_that_are_not_those_of_the_plan_are_mended_and_the_service_restarted(deployed):
+    """An event that died between its file and its layer left another file than the plan says."""
+    deployed.relate()
+    config = deployed.root / "agent/config.json"
+    before, starts = config.read_bytes(), len(deployed.agent.commands)
+    config.write_bytes(before.replace(b"control_plane_key", b"another_key"))
+    deployed.run("update_status")
+    assert config.read_bytes() == before
+    assert len(deployed.agent.commands) == starts + 1
+    deployed.run("update_status")
+    assert len(deployed.agent.commands) == starts + 1

@@ -93,6 +93,7 @@ def test_what_real_charms_answer_is_understood(deployed, databag, endpoints, tls
         ("db", [["db", 3306]]),
         ("db:", None),
         (" a:1 , b:2,, a:1", [["a", 1], ["b", 2]]),
+        ("DB.Example:3306,db.example:03306", [["db.example", 3306]]),
         ("[fd00::7]:3307", [["fd00::7", 3307]]),
         ("fd00::7", [["fd00::7", 3306]]),
         ("[fd00::7]", [["fd00::7", 3306]]),

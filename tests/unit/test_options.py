@@ -73,7 +73,7 @@ def test_the_example_in_the_description_is_the_default():
             "shares: entry 1: nme: '/x' is not a key that a share has",
         ),
         ("shares", "- quota: 1G", "shares: entry 1: name: is missing"),
-        ("shares", "- name: 5", "shares: entry 1: name: '5' must be a text"),
+        ("shares", "- name: [x]", "shares: entry 1: name: must be a text"),
         ("shares", "- name: a:b", "shares: entry 1: name: 'a:b' must be one path element"),
         ("shares", "- name: /../x", "shares: entry 1: name: '/../x' must be one path element"),
         ("shares", "- name: /a/b", "shares: entry 1: name: '/a/b' must be one path element"),

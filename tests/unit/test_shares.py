@@ -4,19 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import names
 import options
 import shares
 from api import Adapter, Health, NfsConfig, Share, Store
 from budget import Space
-from shares import (
+from present import Present
+from shares import Plan
+from steps import (
     ChangeShare,
     CreateShare,
     CreateStore,
     EnableShare,
-    Plan,
-    Present,
     SetAdapter,
     SetSquash,
+    TakeOutShare,
 )
 from stores import NEVER_EVICTS
 from units import GIB, TIB, format_size
@@ -291,10 +293,82 @@ entries = st.fixed_dictionaries(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["a", "b c", "Größe", "d"]), entries))
+@given(st.dictionaries(st.sampled_from(["a", "b c", "größe", "d"]), entries))
 def test_whatever_is_wanted_once_made_needs_no_further_call(chosen):
     text = "\n".join(
         f"- {{name: {name}, " + ", ".join(f"{k}: {v}" for k, v in entry.items()) + "}"
         for name, entry in chosen.items()
     )
     assert plan(text, serving(text)) == Plan((), ())
+
+
+def test_a_share_that_is_there_in_name_only_is_not_called_well():
+    present = serving("- name: /a")
+    present.shares["/a"] = present.shares["/a"].model_copy(
+        update={"status": Health(status="unknown", message="share not found")}
+    )
+    said = [str(problem) for problem in shares.unhealthy(wanted("- name: /a"), present)]
+    assert said == ["share /a is unknown: share not found"]
+
+
+def test_a_store_without_its_share_is_not_given_to_a_share_of_another_backend():
+    present = serving("- name: /a")
+    present.shares.clear()
+    made = plan("- {name: /a, metadata: memory}", present)
+    assert made.steps == ()
+    (problem,) = made.problems
+    assert "entry 1: /a has metadata badger and cannot become memory" in str(problem)
+    assert CreateShare in {type(step) for step in plan("- name: /a", present).steps}
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "true"),
+    [
+        ("/caf\u00e9", "/caf\u00e9", "/caf\u00e9"),
+        ("/cafe\u0301", "/cafe\u0301", "/cafe\u0301"),
+        ("/x%20y", "/x y", "/x y"),
+        ("/caf%e9", "/caf\ufffd", "/caf\udce9"),
+        ("/%e2%82x", "/\ufffd\ufffdx", "/\udce2\udc82x"),
+        ("/50%", "/50%", "/50%"),
+        ("/x%20y", "/other", None),
+    ],
+)
+def test_a_share_is_known_by_its_store_whatever_the_server_made_of_its_name(asked, told, true):
+    present = serving("- name: /a")
+    (store,) = present.metadata.values()
+    present.metadata[store.id] = store.model_copy(update={"name": names.key(asked)})
+    share = present.shares.pop("/a").model_copy(update={"name": told})
+    present.shares[told] = share
+    assert present.true_name(share) == true
+    assert present.metrics_are_safe == ("\ufffd" not in told)
+    left = planned(wanted("[]").model_copy(update={"shares": None}), present)
+    assert left.steps == ()
+    assert [str(each).rpartition(": ")[2] for each in left.problems] == (
+        ["mend the option shares"] if "\ufffd" in told else []
+    )
+    steps = plan("[]", present).steps
+    if true is None:
+        assert steps == ()
+    elif "\ufffd" in told:
+        assert steps == (TakeOutShare(true),)
+    else:
+        assert steps == (EnableShare(told, enabled=False),)
+
+
+def test_a_share_with_a_decomposed_name_is_the_one_that_is_listed():
+    text = "- name: /caf\u00e9"
+    present = serving(text)
+    share = present.shares.pop("/caf\u00e9").model_copy(update={"name": "/cafe\u0301"})
+    present.shares["/cafe\u0301"] = share
+    present.nfs["/cafe\u0301"] = NfsConfig()
+    (store,) = present.metadata.values()
+    present.metadata[store.id] = store.model_copy(update={"name": names.key("/cafe\u0301")})
+    assert plan(text, present).steps == ()
+    assert plan("[]", present).steps == (EnableShare("/cafe\u0301", enabled=False),)
+
+
+def test_what_the_server_took_and_did_not_do_is_said():
+    present = serving("- {name: /a, access: read}")
+    divided = shares.divide(wanted("- name: /a"), present, SPACE, backups=False)
+    (said,) = shares.undone(wanted("- name: /a"), present, divided)
+    assert "the server said yes and has not done it" in str(said)

@@ -18,6 +18,8 @@ from units import GIB, KIB, MIB, format_size, parse_size
         ("1KB", 1000),
         ("2Gi", 2 * GIB),
         ("2GiB", 2 * GIB),
+        ("9007199254740993", 2**53 + 1),
+        ("0.5KB", 500),
         ("953.67MiB", int(953.67 * MIB)),
         (" 1tib ", 1024**4),
     ],
@@ -26,7 +28,10 @@ def test_sizes_that_are_understood(text, size):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "-1", "1,5G", "1 X", "1e9", "٣", "9999999999TiB"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "GiB", "-1", "1,5G", "1 X", "1e9", "٣", "9999999999TiB", "010", "00.5MB", "1.5", "1_0"],
+)
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ValueError, match=r"^is "):
         parse_size(text)
