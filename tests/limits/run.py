@@ -176,9 +176,9 @@ class Run:
             except AssertionError as error:
                 failed.append(error)
 
-        thread = threading.Thread(target=work)
+        thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        killer = threading.Thread(target=self._kill, args=(over,))
+        killer = threading.Thread(target=self._kill, args=(over,), daemon=True)
         if over:
             killer.start()
         begun = time.monotonic()

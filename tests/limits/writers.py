@@ -93,7 +93,6 @@ class Writers:
         self._lock = threading.Lock()
         self._next = 0
         self._version = 0
-        self.stopping = threading.Event()
 
     @property
     def live(self) -> int:
@@ -191,7 +190,7 @@ class Writers:
         def run(number: int) -> None:
             worker = _Worker(self, number, Random(f"{self._seed} {number}"))  # noqa: S311
             try:
-                while not self.stopping.is_set() and work(worker):
+                while work(worker):
                     pass
             except BaseException as error:
                 failed.append(error)
@@ -199,7 +198,10 @@ class Writers:
             finally:
                 worker.close()
 
-        threads = [threading.Thread(target=run, args=(number,)) for number in range(self.threads)]
+        threads = [
+            threading.Thread(target=run, args=(number,), daemon=True)
+            for number in range(self.threads)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -239,11 +239,11 @@ def test_pebble_that_fails_in_the_middle_of_a_hook_is_said(related, monkeypatch,
 # --- the service
 
 
-def test_the_service_is_the_second_one_in_the_container(related):
+def test_the_service_is_one_of_three_in_the_container(related):
     related.agent.hold(None)
     related.relate()
     plan = related.state.get_container(AGENT).plan
-    assert set(plan.services) == {"agent", "backup"}
+    assert set(plan.services) == {"agent", "backup", "guard"}
     service = plan.services["backup"]
     assert service.on_failure == "restart"
     assert service.environment["PYTHONPATH"] == f"/{archives.RUN}/lib"
