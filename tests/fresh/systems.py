@@ -66,7 +66,8 @@ def copy(release: str, folder: Path) -> None:
     subprocess.run([*DIES, "cp", "-a", CACHE / "base" / release, folder], check=True)
     (folder / "fresh").mkdir()
     (folder / "fresh/environment").write_text("".join(_environment()))
-    (folder / "etc/apt/sources.list").write_text("".join(_sources(release)))
+    if _mirror():
+        (folder / "etc/apt/sources.list").write_text("".join(_sources(release)))
     (folder / "etc/apt/apt.conf.d/90machine").write_text("".join(_apt()))
     for name in ("etc/resolv.conf", "etc/hosts", "etc/pip.conf"):
         if Path("/", name).exists():
@@ -124,8 +125,8 @@ def _mirrors() -> dict[str, str]:
 
 
 def _mirror() -> str:
-    """Where to take Debian from; on another distribution from where debootstrap would, too."""
-    return next(iter(_mirrors().values()), "http://deb.debian.org/debian")
+    """Where to take Debian from; "" on another distribution: from where debootstrap would."""
+    return next(iter(_mirrors().values()), "")
 
 
 def _sources(release: str) -> Iterator[str]:
