@@ -99,7 +99,8 @@ class BackupActions:
         rows = backups.listed(everywhere=params.everywhere)
         if params.output == "json":
             return {"backups": report.as_json([row.model_dump(by_alias=True) for row in rows])}
-        shown = [_shown(row, everywhere=params.everywhere) for row in rows]
+        foreign = any(not row.own for row in rows)
+        shown = [_shown(row, everywhere=params.everywhere, foreign=foreign) for row in rows]
         return {"backups": "\n".join(report.table(shown)) if shown else "none"}
 
     def restore(self, params: RestoreParams) -> Results:
@@ -222,7 +223,7 @@ class BackupActions:
         raise DifferenceError(ended.text, results | {word: "failed"})
 
 
-def _shown(row: Row, *, everywhere: bool) -> dict[str, Any]:
+def _shown(row: Row, *, everywhere: bool, foreign: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "id": row.id,
         "time": moment(row.time),
@@ -231,6 +232,8 @@ def _shown(row: Row, *, everywhere: bool) -> dict[str, Any]:
     }
     if everywhere:
         shown["from"] = row.source
+    if foreign:
+        shown["own"] = "yes" if row.own else "no"
     return shown | {
         "server": row.server,
         "complete": "yes" if row.complete else f"no: {row.problem}",
@@ -240,7 +243,7 @@ def _shown(row: Row, *, everywhere: bool) -> dict[str, Any]:
 _SHOWN: dict[Kind, tuple[str, ...]] = {
     "create": ("size", "uploaded", "duration", "shares", "skipped", "deleted", "problem"),
     "verify": ("checked-objects", "size", "problems"),
-    "delete": ("deleted-objects", "freed"),
+    "delete": ("deleted-objects", "freed", "problem"),
     "restore": (),
 }
 

@@ -20,7 +20,6 @@ PACKAGES = (
     "PyMySQL",
     "cryptography",
     "google-crc32c",
-    "obstore",
     "zstandard",
     "cronsim",
     "certifi",

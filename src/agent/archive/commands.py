@@ -42,7 +42,7 @@ def run(asked: argparse.Namespace, stop: Callable[[], threading.Event]) -> tuple
 
 def _serve(settings: ArchiveSettings, port: int | None, stop: threading.Event) -> int:
     memory.reuse()
-    status = Status(settings.run, settings.notes)
+    status = Status(settings.run, settings.notes, settings.instance)
     server = listen(status, PORT if port is None else port)
 
     def work() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.archive import checking, creation, laying, notices, settling
+from agent.archive import checking, creation, laying, notices, pruning, settling
 from agent.archive.bucket import open_bucket
 from agent.archive.catalogue import Catalogue
 from agent.archive.errors import ArchiveError
@@ -27,8 +27,13 @@ _SCHEDULE_SECONDS = 5.0
 
 def delete(settings: ArchiveSettings, request: Request, progress: Progress) -> dict[str, Any]:
     """Delete a backup, and what no other one needs."""
-    freed = Catalogue(open_bucket(settings), settings).delete([request.backup_id], progress)
-    return {"deleted-objects": freed.objects, "freed": freed.size}
+    catalogue = Catalogue(open_bucket(settings), settings)
+    freed = pruning.delete(settings, catalogue, request.backup_id, progress)
+    return {
+        "deleted-objects": freed.objects,
+        "freed": freed.size,
+        "problem": "; ".join(freed.problems),
+    }
 
 
 STEPS: Mapping[tuple[str, str], Work] = {
@@ -121,7 +126,7 @@ class Daemon:
             heads = [
                 entry.head
                 for entry in Catalogue(open_bucket(self._settings, 10.0), self._settings).entries()
-                if entry.head
+                if entry.head and entry.own
             ]
         except ArchiveError as error:
             logger.info("the last backup is not known: %s", error)
