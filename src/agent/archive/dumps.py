@@ -45,6 +45,7 @@ _SERVERS = (b"cfg:", b"cap:", b"nsm:", b"dh:", b"lock:", b"lk", b"srvepoch")
 
 Record = tuple[bytes, bytes]
 Reader = Callable[[Path], Iterator[Record]]
+_UNEXPLAINED = Counter[Record]({(b"", b""): 1})
 
 
 class _UnreadableError(Exception):
@@ -53,30 +54,41 @@ class _UnreadableError(Exception):
 
 def differing(before: Path, after: Path) -> list[str]:
     """The names of the files in which two snapshots differ, which are folders; none: the same."""
-    readers: dict[str, Reader] = {DUMP: _pairs, HASHES: _lines}
-    return [name for name, read in readers.items() if _differ(before / name, after / name, read)]
+    different: list[str] = []
+    gone, came = _difference(before / DUMP, after / DUMP, _pairs)
+    if not _only_stamped(gone, came):
+        different.append(DUMP)
+    if any(_difference(before / HASHES, after / HASHES, _lines)):
+        different.append(HASHES)
+    return different
 
 
-def _differ(before: Path, after: Path, read: Reader) -> bool:
+def _difference(
+    before: Path, after: Path, read: Reader
+) -> tuple[Counter[Record], Counter[Record]]:
+    """What is only in one of two files: all that is gone, and all that came.
+
+    Where that is much, or one cannot be read, it is told by one record that nothing explains.
+    """
     if _digest(before) == _digest(after):
-        return False
+        return Counter(), Counter()
     try:
         sums = _sums(read(before)), _sums(read(after))
         groups = {number for number in range(_GROUPS) if sums[0][number] != sums[1][number]}
         if len(groups) > _FEW:
-            return True
-        gone, came = (_of(groups, read(path)) for path in (before, after))
+            return _UNEXPLAINED, Counter()
+        was, is_now = (_of(groups, read(path)) for path in (before, after))
     except _UnreadableError:
-        # Two that nobody can read were the same to the last byte, or are not known to be.
-        return True
-    return not _only_stamped(dict((gone - came).keys()), dict((came - gone).keys()))
+        return _UNEXPLAINED, Counter()
+    return was - is_now, is_now - was
 
 
-def _only_stamped(gone: dict[bytes, bytes], came: dict[bytes, bytes]) -> bool:
+def _only_stamped(gone: Counter[Record], came: Counter[Record]) -> bool:
     """Whether all that differs are stamps, of which none was lost."""
-    return gone.keys() <= came.keys() and all(
-        len(value) <= _STAMP_SIZE and _may_be_stamp(key, is_new=key not in gone)
-        for key, value in came.items()
+    before = {key for key, _ in gone}
+    return before <= {key for key, _ in came} and all(
+        len(value) <= _STAMP_SIZE and _may_be_stamp(key, is_new=key not in before)
+        for key, value in came
     )
 
 
