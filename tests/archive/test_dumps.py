@@ -1,15 +1,14 @@
 """Two snapshots of a share: the same, whatever order and stamp a server writes them with."""
 
 import random
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from agent.archive.dumps import DUMP, HASHES, differing
+from tests.archive.volumes import Pair, dump
 
-Pair = tuple[bytes, bytes]
 PAIRS: list[Pair] = [
     (b"cap:fs", b"{}"),
     (b"cfg:server", b"{}"),
@@ -18,16 +17,6 @@ PAIRS: list[Pair] = [
     (b"s:/export", b"{}"),
 ]
 LINES = [f"{number:064x}\n".encode() for number in range(300)]
-
-
-def dump(pairs: Iterable[Pair], version: int = 1) -> bytes:
-    """As the server writes it: an envelope around pairs with their lengths in front."""
-    body = b"".join(
-        struct.pack("<I", len(key)) + key + struct.pack("<I", len(value)) + value
-        for key, value in pairs
-    )
-    head = b"DFBK" + struct.pack("<IH", 1, 6) + b"badger" + struct.pack("<I", version)
-    return head + body + bytes(4) + b"\x01\x02\x03\x04"
 
 
 def snapshot(path: Path, data: bytes, lines: Iterable[bytes] = LINES) -> Path:

@@ -36,6 +36,8 @@ _AUTHORITIES = (
 )
 _DEFAULT_REGION = "us-east-1"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+# Somebody may have put anything into the place of a piece; it is read into memory as a whole.
+_LARGEST = 512 * 1024 * 1024
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OK = range(http.client.OK, http.client.MULTIPLE_CHOICES)
 
@@ -164,6 +166,9 @@ class Connection:
         if body:
             connection.send(body)
         with connection.getresponse() as answer:
+            if (answer.length or 0) > _LARGEST:
+                connection.close()
+                raise ArchiveError("damaged", "an object is larger than any that is written here")
             return Answer(answer.status, answer.headers, answer.read())
 
     @contextmanager
