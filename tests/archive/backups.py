@@ -41,7 +41,7 @@ class Backup:
         make_database(self.database, "backup", snapshots | {"stray": "/export"})
         self._bucket: Bucket = open_bucket(settings, 10)
         self._sealer = Sealer(settings.key, encrypt=settings.encrypt)
-        self._writer = Writer(self._bucket, settings.home, Ledger(None))
+        self._writer = Writer(self._bucket, settings.home, Ledger(None), ID)
 
     def make(self, **head: Any) -> Head:
         """Write it; `head` replaces fields."""

@@ -17,6 +17,7 @@ from tests.archive.rig import Unit
 from tests.s3 import Authority, FaultyProxy
 
 KEY = bytes(range(32))
+ID = "2026-11-24T18:00:00Z"
 
 
 @pytest.fixture
@@ -144,19 +145,19 @@ def test_without_a_bucket_there_is_nothing_to_open(tmp_path):
 
 def test_a_piece_is_sent_once(bucket, s3, bucket_name):
     sealer = Sealer(KEY, encrypt=False)
-    writer = pieces.Writer(bucket, "m/a", Ledger(None))
+    writer = pieces.Writer(bucket, "m/a", Ledger(None), ID)
     same = os.urandom(100_000)
     pieces.each(lambda _: writer.write(sealer, same), range(50), Progress())
     assert len(s3.keys(bucket_name)) == 1
     assert writer.uploaded == 100_006
-    again = pieces.Writer(bucket, "m/a", Ledger(None))
+    again = pieces.Writer(bucket, "m/a", Ledger(None), ID)
     name = again.write(sealer, same)
     assert (again.uploaded, pieces.reader(bucket, "m/a", sealer)(name)) == (0, same)
 
 
 def test_a_piece_that_is_gone_or_changed_is_damage(bucket, s3, bucket_name):
     sealer = Sealer(KEY, encrypt=False)
-    name = pieces.Writer(bucket, "m/a", Ledger(None)).write(sealer, b"some bytes")
+    name = pieces.Writer(bucket, "m/a", Ledger(None), ID).write(sealer, b"some bytes")
     read = pieces.reader(bucket, "m/a", sealer)
     (key,) = s3.keys(bucket_name)
     s3.damage(bucket_name, key)

@@ -13,13 +13,12 @@ from agent.archive import pieces
 from agent.archive.bucket import Bucket, open_bucket
 from agent.archive.catalogue import Catalogue
 from agent.archive.errors import ArchiveError
-from agent.archive.ledger import Ledger
+from agent.archive.ledger import Ledger, Seen
 from agent.archive.progress import Progress
 from agent.archive.pruning import outdated, prune
 from agent.archive.sealing import Sealer
 from agent.archive.settings import LEDGER, S3, UNSWEPT, Keep
 from tests.archive.backups import Backup
-from tests.archive.rig import wait_until
 from tests.archive.volumes import settings_for
 
 ONE, TWO, THREE, FOUR = (f"2026-11-24T18:00:0{number}Z" for number in (1, 2, 3, 4))
@@ -80,7 +79,7 @@ def test_what_only_verification_finds_is_sent_anew_too(serving, s3, bucket_name)
     assert found is not None
     notes = serving.server.metadata / ".dittofs-backup"
     ledger = Ledger(notes / LEDGER)
-    ledger.note(name, found.size, found.tag)
+    ledger.note(name, Seen(found.size, found.tag, ""))
     assert ledger.right(name, found)
     problems = serving.perform("verify", "v1", backup_id=ONE)["result"]["problems"]
     assert any("is not what it was" in each for each in problems)
@@ -155,29 +154,39 @@ def test_a_manifest_that_cannot_be_read_costs_only_itself(settings, backup, s3, 
     assert problem.startswith(f"backup {THREE} cannot be read (")
 
 
-def test_space_does_not_grow_for_ever_beside_a_damaged_manifest(settings, backup, s3, bucket_name):
-    """What came after it was written is not its own."""
-    backup.make(id=ONE)
-    s3.put(bucket_name, f"{HOME}/backups/{ONE}.json", b"damaged")
-    old = set(s3.keys(bucket_name))
-    wait_until(lambda: _second_is_over(s3, bucket_name))
+def sent(settings, backup_id: str, *words: bytes) -> set[str]:
+    """Send pieces for a backup that is not there any more; their keys."""
+    ledger = Ledger(settings.notes / LEDGER)
+    writer = pieces.Writer(open_bucket(settings, 5.0), HOME, ledger, backup_id)
     sealer = Sealer(settings.key, encrypt=False)
-    writer = pieces.Writer(open_bucket(settings, 5.0), HOME, Ledger(None))
-    young = {pieces.key_of(HOME, writer.write(sealer, bytes([n]) * 1000)) for n in range(20)}
     (settings.notes / UNSWEPT).touch()
+    return {pieces.key_of(HOME, writer.write(sealer, word)) for word in words}
+
+
+def test_space_does_not_grow_for_ever_beside_a_damaged_manifest(settings, backup, s3, bucket_name):
+    """What was sent for a later backup is not its own."""
+    before = sent(settings, ONE, b"sent before")
+    backup.make(id=TWO)
+    s3.put(bucket_name, f"{HOME}/backups/{TWO}.json", b"damaged")
+    old = set(s3.keys(bucket_name))
+    young = sent(settings, THREE, *(bytes([number]) * 1000 for number in range(20)))
     freed = pruned(settings).freed
     assert freed.objects == len(young)
-    assert set(s3.keys(bucket_name)) == old
+    assert set(s3.keys(bucket_name)) == old >= before
     assert (settings.notes / UNSWEPT).exists()
 
 
-def _second_is_over(s3, bucket_name) -> bool:
-    """S3 tells times in seconds."""
-    s3.put(bucket_name, "clock", b"")
-    bucket = Bucket(S3(**s3.settings(bucket_name)), 5.0)
-    times = {each.key: each.modified for each in bucket.objects("")}
-    s3.delete(bucket_name, "clock")
-    return times["clock"] > max(time for key, time in times.items() if key != "clock")
+def test_a_bucket_that_was_moved_loses_nothing_of_a_damaged_one(settings, backup, s3, bucket_name):
+    """All times are new, and what was damaged on the way is sent anew."""
+    backup.make(id=ONE)
+    keys = s3.keys(bucket_name)
+    for key in keys:
+        s3.put(bucket_name, key, b"damaged" if ONE in key else s3.get(bucket_name, key))
+    again = pieces.key_of(HOME, Sealer(settings.key, encrypt=False).name(b"the same"))
+    s3.put(bucket_name, again, b"not right")
+    assert sent(settings, THREE, b"the same") == {again}
+    assert pruned(settings).freed.objects == 0
+    assert set(s3.keys(bucket_name)) == {*keys, again}
 
 
 def test_what_could_not_be_deleted_is_deleted_after_the_next_backup(
@@ -239,11 +248,16 @@ def test_a_ledger_that_was_cut_is_of_use(tmp_path, s3, bucket_name):
     assert found.tag == tag
     path = tmp_path / "ledger"
     ledger = Ledger(path)
-    ledger.note("a", 3, tag)
+    ledger.note("a", Seen(3, tag, ONE))
     with path.open("a") as file:
         file.write("b 12")
     again = Ledger(path)
     assert again.right("a", found)
+    assert [again.is_younger("a", each) for each in ("2020-01-01T00:00:00Z", ONE, TWO)] == [
+        True,
+        False,
+        False,
+    ]
     again.forget("a")
     assert not Ledger(path).right("a", found)
     path.write_bytes(b"\xff\x00")
@@ -257,7 +271,7 @@ def test_an_object_of_another_size_or_tag_is_doubtful(s3, bucket_name):
     assert found is not None
     ledger = Ledger(None)
     assert not ledger.right("a", found)
-    ledger.note("a", 3, found.tag)
+    ledger.note("a", Seen(3, found.tag, ""))
     assert ledger.right("a", found)
     assert not ledger.right("a", found._replace(size=4))
     assert not ledger.right("a", found._replace(tag="other"))

@@ -112,6 +112,20 @@ def test_what_a_lost_one_needs_is_not_swept(settings, lost, backup, s3, bucket_n
     assert catalogue(lost).manifest(ONE).shares
 
 
+def test_a_bucket_that_was_moved_loses_nothing_of_a_lost_one(
+    settings, lost, backup, s3, bucket_name
+):
+    """A copy writes manifests first, and so before what they need."""
+    keys = s3.keys(bucket_name)
+    for key in keys:
+        s3.put(bucket_name, key, s3.get(bucket_name, key))
+    for each in (TWO, FOUR):
+        backup.make(id=each)
+    pruned(settings, FOUR)
+    assert set(keys) <= set(s3.keys(bucket_name))
+    assert catalogue(lost).manifest(ONE).shares
+
+
 def test_the_same_content_of_both_stays_as_long_as_one_needs_it(settings, lost, backup):
     """Where nothing is encrypted both have the same pieces."""
     backup.make(id=FOUR)

@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 from agent.archive import pieces
 from agent.archive.bucket import Bucket, Object
 from agent.archive.errors import ArchiveError
+from agent.archive.ledger import Ledger
 from agent.archive.manifest import Head, Manifest, read_table
 from agent.archive.progress import Progress
 from agent.archive.sealing import Sealer, key_id, sealer_for
 from agent.archive.settings import ArchiveSettings
 
 _ID = "%Y-%m-%dT%H:%M:%SZ"
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _SUFFIX = ".json"
 # What claims to be a manifest and is larger is none.
 _LARGEST = 16 * 1024 * 1024
@@ -116,33 +118,36 @@ class Catalogue:
             raise _unknown(backup_id)
         self._bucket.delete(_key(self._settings.home, backup_id))
 
-    def sweep(self, progress: Progress) -> Freed:
+    def sweep(self, ledger: Ledger, progress: Progress) -> Freed:
         """Delete the pieces that no backup of the place needs, whosever they are.
 
-        What a backup needs whose manifest cannot be read is not known, but it was there when that
-        was written: all that old is kept. So a damaged one costs no more than that.
+        What a backup needs whose table cannot be read is not known. It needs nothing that was sent
+        for a later one: only that can go. So a damaged one costs no more than what is older.
         """
         home, problems = self._settings.home, list[str]()
         progress.say("looking for what no backup needs")
         # First what is there, then what is needed: what is written meanwhile is not in the list.
-        found = {each.key: each for each in self._bucket.objects(pieces.folder(home))}
+        listed = self._bucket.objects(pieces.folder(home))
+        found = {each.key.rpartition("/")[2]: each for each in listed}
         for entry in self.entries():
             progress.check()
             try:
-                needed = set(self.manifest(entry.id).pieces())
+                for name in set(self.manifest(entry.id).pieces()):
+                    found.pop(name, None)
             except ArchiveError as error:
                 if error.kind not in _ITS_OWN | {"key"}:
                     raise
+                # The clock of another application may have been another one: S3's counts, too.
+                oldest = entry.modified if error.kind == "key" else _LONG_AGO
                 found = {
-                    key: each for key, each in found.items() if each.modified > entry.modified
+                    name: each
+                    for name, each in found.items()
+                    if ledger.is_younger(name, entry.id) and each.modified > oldest
                 }
                 if error.kind != "key":
                     problems.append(f"backup {entry.id} cannot be read ({entry.problem or error})")
-                continue
-            for name in needed:
-                found.pop(pieces.key_of(home, name), None)
         progress.say(f"deleting {len(found)} objects that no backup needs")
-        freed = self._delete(sorted(found.values()), progress)
+        freed = self._delete(list(found.values()), progress)
         return freed._replace(problems=problems + freed.problems)
 
     def _delete(self, objects: Sequence[Object], progress: Progress) -> Freed:

@@ -60,7 +60,7 @@ def create(settings: ArchiveSettings, request: Request, progress: Progress) -> d
         kept, skipped = _chosen(server.shares())
         version = server.version() or "unknown"
         with _snapshots(server, kept, request, progress) as snapshots:
-            made = _Upload(settings, bucket, progress)
+            made = _Upload(settings, bucket, request, progress)
             shares, control_plane = made.run(kept, snapshots)
     head = made.finish(request, version, began, shares, control_plane)
     progress.say("writing the manifest")
@@ -136,7 +136,9 @@ def _delete_old(server: Server, shares: Sequence[ShareInfo], progress: Progress)
 class _Upload:
     """What the snapshots need, on its way into the bucket."""
 
-    def __init__(self, settings: ArchiveSettings, bucket: Bucket, progress: Progress):
+    def __init__(
+        self, settings: ArchiveSettings, bucket: Bucket, request: Request, progress: Progress
+    ):
         self._settings = settings
         self._progress = progress
         self.sealer = Sealer(settings.key, encrypt=settings.encrypt)
@@ -144,7 +146,7 @@ class _Upload:
         self._always = Sealer(settings.key, encrypt=True)
         progress.say("looking at what is in the bucket")
         ledger = Ledger(settings.notes / LEDGER)
-        self._writer = pieces.Writer(bucket, settings.home, ledger)
+        self._writer = pieces.Writer(bucket, settings.home, ledger, request.backup_id)
         basis = f"{self.sealer.key_id}:{settings.encrypt}"
         self._cache = Cache(settings.notes / CACHE, basis)
         self._lock = threading.Lock()
@@ -210,9 +212,10 @@ class _Upload:
     def _upload(self, sources: Sequence[Source]) -> dict[Path, list[str | None]]:
         names: dict[Path, list[str | None]] = {}
         work: list[tuple[Source, int]] = []
+        doubtful = set(self._writer.doubtful)
         unchanged = {source.path: self._cache.find(source) for source in sources}
         # What nobody has seen for long is read back by several threads, and then found quickly.
-        asked = {name for some in unchanged.values() for name in some or () if name}
+        asked = {name for some in unchanged.values() for name in some or () if name in doubtful}
         pieces.each(lambda name: self._writer.has(self.sealer, name), asked, self._progress)
         for source in sources:
             cached = unchanged[source.path]

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from agent.archive.bucket import Bucket
 from agent.archive.errors import ArchiveError
-from agent.archive.ledger import Ledger
+from agent.archive.ledger import Ledger, Seen
 from agent.archive.progress import Progress
 from agent.archive.sealing import Sealer
 
@@ -71,25 +71,34 @@ def _read(bucket: Bucket, key: str, sealer: Sealer, name: str) -> bytes:
 class Writer:
     """Puts pieces that are not there, or not right; for any number of threads.
 
+    Args:
+        bucket: where they go.
+        home: of the application.
+        ledger: what is known of those that are there.
+        backup_id: the backup that needs them.
+
     Attributes:
         uploaded: bytes that were sent.
+        doubtful: the names of those that are there, and may not be right, with their ETags.
     """
 
-    def __init__(self, bucket: Bucket, home: str, ledger: Ledger):
+    def __init__(self, bucket: Bucket, home: str, ledger: Ledger, backup_id: str):
         self._bucket = bucket
         self._home = home
         self._ledger = ledger
+        self._backup_id = backup_id
         self._lock = threading.Lock()
         self._underway: dict[str, threading.Event] = {}
         self.uploaded = 0
         self._right: set[str] = set()
-        self._doubtful: dict[str, str] = {}
+        self.doubtful: dict[str, str] = {}
+        self._wrong: set[str] = set()
         for found in bucket.objects(folder(home)):
             name = found.key.rpartition("/")[2]
             if ledger.right(name, found):
                 self._right.add(name)
             else:
-                self._doubtful[name] = found.tag
+                self.doubtful[name] = found.tag
         ledger.keep(self._right)
 
     def write(self, sealer: Sealer, plain: bytes) -> str:
@@ -105,7 +114,7 @@ class Writer:
 
     def has(self, sealer: Sealer, name: str) -> bool:
         """Whether a piece is in the bucket, and right."""
-        if name not in self._right and name in self._doubtful:
+        if name not in self._right and name in self.doubtful:
             self._once(name, lambda: self._read_back(sealer, name))
         return name in self._right
 
@@ -129,7 +138,7 @@ class Writer:
 
     def _read_back(self, sealer: Sealer, name: str) -> bool:
         """Whether an object that is there under this name is right, which nobody has seen yet."""
-        tag = self._doubtful.get(name)
+        tag = self.doubtful.get(name)
         if tag is None:
             return False
         try:
@@ -139,19 +148,21 @@ class Writer:
             if error.kind not in UNREADABLE:
                 raise
             with self._lock:
-                self._doubtful.pop(name, None)
+                self.doubtful.pop(name, None)
+                self._wrong.add(name)
             return False
-        self._known(name, len(sealed), tag)
+        self._known(name, Seen(len(sealed), tag, ""))
         return True
 
     def _send(self, name: str, sealed: bytes) -> None:
         tag = self._bucket.put(key_of(self._home, name), sealed)
-        self._known(name, len(sealed), tag)
+        sent_for = "" if name in self._wrong else self._backup_id
+        self._known(name, Seen(len(sealed), tag, sent_for))
         with self._lock:
             self.uploaded += len(sealed)
 
-    def _known(self, name: str, size: int, tag: str) -> None:
-        self._ledger.note(name, size, tag)
+    def _known(self, name: str, seen: Seen) -> None:
+        self._ledger.note(name, seen)
         with self._lock:
             self._right.add(name)
 

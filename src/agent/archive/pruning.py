@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from agent.archive.catalogue import Catalogue, Entry, Freed, moment
 from agent.archive.errors import ArchiveError
+from agent.archive.ledger import Ledger
 from agent.archive.progress import Progress
-from agent.archive.settings import UNSWEPT, ArchiveSettings, Keep
+from agent.archive.settings import LEDGER, UNSWEPT, ArchiveSettings, Keep
 
 _DAY = 86400
 _SHOWN = 3
@@ -81,7 +82,7 @@ def sweep(settings: ArchiveSettings, catalogue: Catalogue, progress: Progress) -
         ArchiveError: `cancelled`.
     """
     try:
-        freed = catalogue.sweep(progress)
+        freed = catalogue.sweep(Ledger(settings.notes / LEDGER), progress)
     except ArchiveError as error:
         if error.kind == "cancelled":
             raise
