@@ -228,16 +228,21 @@ def _shown(row: Row, *, everywhere: bool, foreign: bool) -> dict[str, Any]:
         "id": row.id,
         "time": moment(row.time),
         "size-bytes": row.size,
-        "shares": ", ".join(row.shares) or "-",
+        "shares": _visible(", ".join(row.shares)) or "-",
     }
     if everywhere:
-        shown["from"] = row.source
+        shown["from"] = _visible(row.source)
     if foreign:
         shown["own"] = "yes" if row.own else "no"
     return shown | {
-        "server": row.server,
+        "server": _visible(row.server),
         "complete": "yes" if row.complete else f"no: {row.problem}",
     }
+
+
+def _visible(text: str) -> str:
+    """A name out of the bucket as it can be shown: anybody may have written it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 _SHOWN: dict[Kind, tuple[str, ...]] = {

@@ -29,6 +29,7 @@ _AWS = re.compile(
     r"(?:(?P<bucket>[a-z0-9.-]+)\.)?s3(?P<variant>(?:-fips)?(?:\.dualstack)?)"
     r"(?:[.-](?P<region>[a-z]{2}-[a-z-]+-\d+))?\.(?P<domain>amazonaws\.com(?:\.cn)?)"
 )
+_AWS_REGION = re.compile(r"[a-z]{2}-[a-z-]+-\d+")
 _AWS_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 # Other S3 know names that were allowed once; Ceph's may be those of another tenant.
 _NAME = re.compile(r"(?:[A-Za-z0-9_-]+:)?[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
@@ -115,6 +116,8 @@ def _at_aws(found: re.Match[str], parts: SplitResult, address: Address, wish: _W
     if found["region"] not in {None, region}:
         raise wish.error("region", found["region"], f"{region} is not the one of its endpoint")
     region = region or _DEFAULT_REGION
+    if not _AWS_REGION.fullmatch(region):
+        raise wish.error("region", "<region>", f"{region} is no name of a region at AWS")
     path_style = address.path_style or "." in bucket
     endpoint = None
     if (parts.scheme, found["variant"], parts.port) != ("https", "", None):

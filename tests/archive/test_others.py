@@ -1,11 +1,12 @@
 """What is in the bucket that is not ours, and what the keys may not do."""
 
 import re
+import socket
 from urllib.parse import quote, urlsplit
 
 import pytest
 
-from agent.archive import creation
+from agent.archive import creation, faults
 from agent.archive.bucket import Bucket, open_bucket
 from agent.archive.catalogue import Catalogue
 from agent.archive.errors import ArchiveError
@@ -139,6 +140,20 @@ def test_lists_of_an_s3_that_does_what_it_likes(s3, bucket_name, monkeypatch, te
     assert caught.value.kind == "bucket"
 
 
+def test_a_list_that_is_damaged_on_its_way_is_asked_for_again(s3, bucket_name, monkeypatch):
+    s3.put(bucket_name, "a/b", b"x")
+    bucket = Bucket(S3(**s3.settings(bucket_name)), 0.5)
+    connection = bucket._connection  # noqa: SLF001  # the border: what S3 answers
+    ask, broken = connection.request, [b"<ListBuck", b""]
+
+    def damaged(*args, **kwargs):
+        answer = ask(*args, **kwargs)
+        return answer._replace(body=broken.pop()) if broken else answer
+
+    monkeypatch.setattr(connection, "request", damaged)
+    assert [each.key for each in bucket.objects("a/")] == ["a/b"]
+
+
 def denying(work: str):
     """A match for one kind of request on the bucket."""
 
@@ -255,7 +270,6 @@ def test_what_is_no_s3_is_told(status):
     ("endpoint", "kind", "words"),
     [
         ("http://127.0.0.1:1", "away", "127.0.0.1 takes no connections"),
-        ("http://nowhere.invalid", "away", "the name nowhere.invalid is not known"),
         ("ftp://x", "settings", "make no sense"),
         ("http://", "settings", "make no sense"),
         ("http://x:y", "settings", "make no sense"),
@@ -265,6 +279,17 @@ def test_an_endpoint_that_does_not_answer(endpoint, kind, words):
     with pytest.raises(ArchiveError, match=words) as caught:
         Bucket(S3("backups", "key", "word", endpoint=endpoint), 0.3).get("x")
     assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(socket.EAI_NONAME, "settings"), (socket.EAI_AGAIN, "away"), (socket.EAI_FAIL, "away")],
+)
+def test_a_name_that_is_not_known_and_a_name_server_that_is_away(number, kind):
+    place = faults.Place("GET", "backups", "s3.example.com", "x")
+    found = faults.broken(place, socket.gaierror(number, "words of the system"))
+    assert (found.error.kind, found.passes) == (kind, True)
+    assert "s3.example.com" in str(found.error)
 
 
 def test_tls_asked_of_a_port_without_it(s3, bucket_name):

@@ -209,6 +209,7 @@ def test_every_s3_is_asked_where_its_bucket_is(fields, host, region):
             {"endpoint": "https://s3.eu-west-1.amazonaws.com", "region": "us-east-2"},
             "us-east-2 is not the one of its endpoint; run: juju config .* region=eu-west-1",
         ),
+        ({"region": "RegionOne"}, "regionone is no name of a region at AWS; run: juju config"),
         ({"endpoint": "https://s3.amazonaws.com/x"}, "has a path, which AWS has not"),
         ({"s3_uri_style": "both"}, "'both' is neither path nor host"),
     ],

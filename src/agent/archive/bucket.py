@@ -1,5 +1,6 @@
 """The bucket: objects by key below a prefix. What is wrong with S3 is told by `faults`."""
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from agent.archive.errors import ArchiveError
 from agent.archive.settings import S3, ArchiveSettings
 
 _PAGE = 1000
+_ATTEMPTS = 3
 # XML has no word for most control characters, and some write them into it nevertheless.
 _UNSPEAKABLE = re.compile(
     rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|&#(?:x0*[0-9a-fA-F]|x0*1[0-9a-fA-F]|0*[12]?[0-9]|0*3[01]);"
@@ -93,14 +95,13 @@ class Bucket:
             yield page
 
     def _page(self, query: Mapping[str, str]) -> _Page:
-        place = faults.Place("LIST", self._name, "", query["prefix"])
-        answer = self._connection.request(
-            "LIST", query["prefix"], {**query, "list-type": "2", "encoding-type": "url"}
-        )
-        try:
-            return self._parsed(ET.fromstring(_UNSPEAKABLE.sub(b"?", answer.body)))  # noqa: S314  # of the S3 that is trusted with the data; no entity is fetched
-        except (ET.ParseError, ValueError, TypeError):
-            raise faults.nonsense(place).error from None
+        asked = {**query, "list-type": "2", "encoding-type": "url"}
+        for _ in range(_ATTEMPTS):
+            answer = self._connection.request("LIST", query["prefix"], asked)
+            # It may have been damaged on its way.
+            with contextlib.suppress(ET.ParseError, ValueError, TypeError):
+                return self._parsed(ET.fromstring(_UNSPEAKABLE.sub(b"?", answer.body)))  # noqa: S314  # of the S3 that is trusted with the data; no entity is fetched
+        raise faults.nonsense(faults.Place("LIST", self._name, "", query["prefix"]))
 
     def _parsed(self, root: ET.Element) -> _Page:
         if root.tag.rpartition("}")[2] != "ListBucketResult":
@@ -110,7 +111,7 @@ class Bucket:
 
         def name(element: ET.Element, tag: str) -> str:
             text = element.findtext(f"{space}{tag}") or ""
-            return unquote_plus(text, errors="surrogateescape") if encoded else text
+            return unquote_plus(text) if encoded else text
 
         objects = [
             Object(

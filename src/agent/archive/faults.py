@@ -138,11 +138,9 @@ def _of_status(place: Place, status: int, said: str) -> Fault | None:
     return None
 
 
-def nonsense(place: Place) -> Fault:
+def nonsense(place: Place) -> ArchiveError:
     """An answer that says that all is well, and makes no sense."""
-    return Fault(
-        ArchiveError("bucket", f"the bucket {place.bucket} cannot be used: {_NO_S3}"), True
-    )
+    return _unusable(place, "no list comes back", _NO_S3).error
 
 
 def broken(place: Place, error: Exception) -> Fault:
@@ -164,7 +162,7 @@ def broken(place: Place, error: Exception) -> Fault:
         passes = status >= http.client.INTERNAL_SERVER_ERROR
         return Fault(ArchiveError("away" if passes else "settings", _proxy(status)), passes)
     if isinstance(error, socket.gaierror):
-        return Fault(_away(f"the name {place.host} is not known"), True)
+        return _unknown_name(place, error)
     if isinstance(error, ValueError) and not isinstance(error, OSError):
         text = f"{place.host} cannot be asked: endpoint or access-key have a character too much"
         return _stays("settings", text)
@@ -174,6 +172,14 @@ def broken(place: Place, error: Exception) -> Fault:
     }
     reason = next((text for kind, text in words.items() if isinstance(error, kind)), "")
     return Fault(_away(reason or f"the connection to {place.host} was cut"), True)
+
+
+def _unknown_name(place: Place, error: socket.gaierror) -> Fault:
+    """A name server that does not answer passes; one that knows no such name may learn it."""
+    if error.errno not in {socket.EAI_NONAME, socket.EAI_NODATA}:
+        return Fault(_away(f"the name {place.host} cannot be looked up"), True)
+    text = f"there is no host {place.host}: set endpoint, region or s3-uri-style at the provider"
+    return Fault(ArchiveError("settings", text), True)
 
 
 def _standing(place: Place, code: str, headers: http.client.HTTPMessage, body: bytes) -> Fault:
