@@ -100,7 +100,8 @@ class BackupActions:
         rows = backups.listed(everywhere=params.everywhere)
         if params.output == "json":
             return {"backups": report.as_json([row.model_dump(by_alias=True) for row in rows])}
-        shown = [_shown(row, everywhere=params.everywhere) for row in rows]
+        foreign = any(not row.own for row in rows)
+        shown = [_shown(row, everywhere=params.everywhere, foreign=foreign) for row in rows]
         return {"backups": "\n".join(report.table(shown)) if shown else "none"}
 
     def restore(self, params: RestoreParams) -> Results:
@@ -225,25 +226,32 @@ class BackupActions:
         raise DifferenceError(ended.text, results | {word: "failed"})
 
 
-def _shown(row: Row, *, everywhere: bool) -> dict[str, Any]:
+def _shown(row: Row, *, everywhere: bool, foreign: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "id": row.id,
         "time": moment(row.time),
         "size-bytes": row.size,
-        "shares": ", ".join(row.shares) or "-",
+        "shares": _visible(", ".join(row.shares)) or "-",
     }
     if everywhere:
-        shown["from"] = row.source
+        shown["from"] = _visible(row.source)
+    if foreign:
+        shown["own"] = "yes" if row.own else "no"
     return shown | {
-        "server": row.server,
+        "server": _visible(row.server),
         "complete": "yes" if row.complete else f"no: {row.problem}",
     }
+
+
+def _visible(text: str) -> str:
+    """A name out of the bucket as it can be shown: anybody may have written it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 _SHOWN: dict[Kind, tuple[str, ...]] = {
     "create": ("size", "uploaded", "duration", "shares", "skipped", "deleted", "problem"),
     "verify": ("checked-objects", "size", "problems"),
-    "delete": ("deleted-objects", "freed"),
+    "delete": ("deleted-objects", "freed", "problem"),
     "restore": (),
 }
 

@@ -29,7 +29,10 @@ class FailedError(BlockedError):
 
 
 class Row(Part):
-    """A backup in the bucket: times in unix time, sizes in bytes; `source` is called `from`."""
+    """A backup in the bucket: times in unix time, sizes in bytes; `source` is called `from`.
+
+    `own`: the present volumes' instance made it, so that it counts for what is kept.
+    """
 
     id: str
     time: float
@@ -42,6 +45,8 @@ class Row(Part):
     model: str = "unknown"
     model_uuid: str = "unknown"
     source: Annotated[str, Field(alias="from")]
+    instance: str = "unknown"
+    own: bool = True
     server: str = "unknown"
     charm: str = "unknown"
     encrypted: bool = False
@@ -194,4 +199,5 @@ def _s3(bucket: Bucket | None) -> dict[str, Any] | None:
         "access_key": bucket.access_key.get_secret_value(),
         "secret_key": bucket.secret_key.get_secret_value(),
         "ca": bucket.ca,
+        "proxy": bucket.proxy.get_secret_value() if bucket.proxy else None,
     }

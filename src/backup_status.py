@@ -64,7 +64,10 @@ class Failure(Part):
 
 
 class Report(Part):
-    """The agent's backup-status.json; times in unix time, `next` None: never."""
+    """The agent's backup-status.json; times in unix time, `next` None: never.
+
+    `standing`: what stays wrong in the bucket although backups are made.
+    """
 
     updated: float = 0.0
     operation: Step | None = None
@@ -73,6 +76,7 @@ class Report(Part):
     next: float | None = None
     last_success: Success | None = None
     last_failure: Failure | None = None
+    standing: str = ""
 
     def of(self, operation: Operation) -> Step | None:
         """What it says of this step, None where it has not begun it yet."""
@@ -109,6 +113,11 @@ def findings(report: Report, operation: Operation | None) -> Iterator[CharmError
         yield WaitingError(
             f"s3-backup: nothing is heard of {operation} since {moment(since)}; to give it up, "
             "remove the relation"
+        )
+    if report.standing:
+        yield BlockedError(
+            f"s3-backup: {report.standing}; a damaged backup goes by delete-backup, all else is "
+            "tried again after the next backup"
         )
     failure, success = report.last_failure, report.last_success
     if failure and (success is None or failure.at > success.at):

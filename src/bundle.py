@@ -22,7 +22,6 @@ PACKAGES = (
     "PyMySQL",
     "cryptography",
     "google-crc32c",
-    "obstore",
     "zstandard",
     "cronsim",
     "certifi",

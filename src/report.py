@@ -223,6 +223,7 @@ def backup_detail(containers: Containers, state: State, model: ops.Model) -> Row
             "last-uploaded-bytes": success.uploaded if success else 0,
             "last-seconds": success.duration if success else 0,
             "last-failure": f"{moment(failure.at)}: {failure.text}" if failure else "none",
+            "problem": said.standing or "none",
             "schedule": state.options.backup_schedule or "none",
             "next": moment(said.next) if said.next else "never",
             "ended-last": f"{moment(last.at)}: {last.what}: {last.text}" if last else "none",

@@ -41,6 +41,8 @@ from tests.mysql import certificates
 from tests.ports import HOST, free_port
 
 REGION = "us-east-1"
+# Hosts of S3 that are not Amazon's: a bucket is in the path, or in front of one of these.
+OTHER_S3 = ("minio.test", "rgw.test", "storage.googleapis.com")
 _START_TIMEOUT = 30.0
 _BUFFER = 2**20
 # Objects up to this size stay in memory; larger ones keep a file open each.
@@ -179,6 +181,10 @@ class S3Server:
 
     def delete(self, bucket: str, *keys: str) -> None:
         """Remove objects; one that is not there is no error."""
+        # XML has no word for control characters.
+        for key in (key for key in keys if not key.isprintable()):
+            self._client.delete_object(Bucket=bucket, Key=key)
+        keys = tuple(key for key in keys if key.isprintable())
         for first in range(0, len(keys), 1000):
             objects = [{"Key": key} for key in keys[first : first + 1000]]
             self._client.delete_objects(Bucket=bucket, Delete={"Objects": objects})
@@ -223,6 +229,8 @@ class S3Server:
             "MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": str(_IN_MEMORY),
             "MOTO_S3_DEFAULT_MAX_KEYS": str(self.page),
             "MOTO_DISABLE_GLOBAL_CORS": "1",
+            # For all others the first part of a host's name is a bucket.
+            "MOTO_S3_CUSTOM_ENDPOINTS": ",".join(f"https://{host}:9000" for host in OTHER_S3),
             "TEST_S3_KEYS": json.dumps([self.access_key, self.secret_key]),
         }
 
@@ -230,12 +238,15 @@ class S3Server:
 class Authority(certificates.Authority):
     """Signs certificates for a server on this machine."""
 
-    def context(self, folder: Path) -> ssl.SSLContext:
-        """What a server on localhost or 127.0.0.1 speaks TLS with; `folder` gets its files."""
+    def context(self, folder: Path, *names: str) -> ssl.SSLContext:
+        """What a server on this machine speaks TLS with; `folder` gets its files.
+
+        Its certificate is for localhost, 127.0.0.1 and `names`, such as `*.example.com`.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
         files = {
-            "certificate": self._for_host(key).public_bytes(serialization.Encoding.PEM),
+            "certificate": self._for_host(key, names).public_bytes(serialization.Encoding.PEM),
             "key": key.private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,
@@ -248,8 +259,9 @@ class Authority(certificates.Authority):
         context.load_cert_chain(folder / "certificate", folder / "key")
         return context
 
-    def _for_host(self, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    def _for_host(self, key: ec.EllipticCurvePrivateKey, more: Iterable[str]) -> x509.Certificate:
         names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(HOST))]
+        names += [x509.DNSName(name) for name in more]
         now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
@@ -287,15 +299,28 @@ class Request:
 # The status that S3 answers with each of its codes.
 ERRORS = {
     "AccessDenied": 403,
+    "AuthorizationHeaderMalformed": 400,
+    "BadDigest": 400,
+    "EntityTooLarge": 400,
     "ExpiredToken": 400,
     "InternalError": 500,
     "InvalidAccessKeyId": 403,
+    "InvalidBucketName": 400,
+    "InvalidObjectState": 403,
+    "MethodNotAllowed": 405,
     "NoSuchBucket": 404,
+    "NotImplemented": 501,
+    "OperationAborted": 409,
     "PermanentRedirect": 301,
+    "QuotaExceeded": 403,
     "RequestTimeTooSkewed": 403,
+    "RequestTimeout": 400,
     "ServiceUnavailable": 503,
     "SignatureDoesNotMatch": 403,
     "SlowDown": 503,
+    "TooManyRequests": 429,
+    "UserSuspended": 403,
+    "XMinioStorageFull": 507,
 }
 CUT, LOSE, DAMAGE, SHORTEN = "cut", "lose-answer", "damage", "shorten"
 Match = Callable[[str, str], bool]

@@ -10,6 +10,7 @@ Own code, because the library for it copies the keys of a v0 provider into this 
 import base64
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,9 @@ from urllib.parse import urlsplit
 import ops
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+import proxies
 from errors import BlockedError, CharmError, WaitingError
+from relations import s3_address
 from state import S3
 
 logger = logging.getLogger(__name__)
@@ -26,8 +29,7 @@ _SECRET = "secret-extra"  # noqa: S105  # the name of a field
 _SECRETS = ["access-key", "secret-key"]
 # What a provider of v1 writes first, and one of v0 never does.
 _V1 = frozenset({"version", "lib-version", _SECRET})
-_DEFAULT_REGION = "us-east-1"
-_AWS = "amazonaws.com"
+_KEY = re.compile(r"[\x21-\x7e]+")
 _BEGIN = "-----BEGIN CERTIFICATE-----"
 _LINE = 64
 
@@ -40,6 +42,7 @@ class Bucket(BaseModel):
         prefix: in front of every object's name, without slashes at its ends; may be empty.
         path_style: the bucket's name is in the path of the URL, not in its host.
         ca: certificates that the endpoint's is signed by, PEM; None where any common one is.
+        proxy: the model's, a URL that may have a password; None: the endpoint is reached without.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,6 +55,7 @@ class Bucket(BaseModel):
     access_key: SecretStr
     secret_key: SecretStr
     ca: str | None
+    proxy: SecretStr | None
 
 
 class Related(BaseModel):
@@ -137,41 +141,27 @@ def _bucket(fields: Mapping[str, str], application: str) -> Bucket:
         raise BlockedError(f"it has no bucket; run: juju config {application} bucket=<name>")
     if missing:
         raise WaitingError(f"it has not given {', '.join(missing)} yet")
-    endpoint = _endpoint(fields.get("endpoint", ""), application)
-    style = fields.get("s3-uri-style", "").lower()
+    address = s3_address.read(fields, application)
+    if not _KEY.fullmatch(fields["access-key"]):
+        raise BlockedError("its access-key has a character that no key has: set it anew there")
     return Bucket(
-        endpoint=endpoint,
-        region=fields.get("region") or (None if endpoint else _DEFAULT_REGION),
-        name=fields["bucket"],
-        prefix=fields.get("path", "").strip("/"),
-        path_style=style == "path" or (style != "host" and not _is_aws(endpoint)),
+        endpoint=address.endpoint,
+        region=address.region,
+        name=address.bucket,
+        prefix=address.prefix,
+        path_style=address.path_style,
         access_key=SecretStr(fields["access-key"]),
         secret_key=SecretStr(fields["secret-key"]),
         ca=_certificates(fields.get("tls-ca-chain", "")),
+        proxy=_proxy(address),
     )
 
 
-def _endpoint(text: str, application: str) -> str | None:
-    if not text:
-        return None
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise BlockedError(
-            "its endpoint is no URL such as https://s3.example.com; run: juju config "
-            f"{application} endpoint=<URL>"
-        )
-    return text.rstrip("/")
-
-
-def _is_aws(endpoint: str | None) -> bool:
-    if endpoint is None:
-        return True
-    host = urlsplit(endpoint).hostname or ""
-    return host == _AWS or host.endswith(f".{_AWS}")
+def _proxy(address: s3_address.Address) -> SecretStr | None:
+    parts = urlsplit(address.endpoint or "https://")
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    found = proxies.for_host(parts.scheme, address.host, port)
+    return SecretStr(found) if found else None
 
 
 def _certificates(text: str) -> str | None:

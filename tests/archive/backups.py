@@ -6,6 +6,7 @@ from typing import Any
 
 from agent.archive.bucket import Bucket, open_bucket
 from agent.archive.catalogue import Catalogue
+from agent.archive.ledger import Ledger
 from agent.archive.manifest import File, Head, Share, write_table
 from agent.archive.pieces import PIECE, Writer
 from agent.archive.sealing import Sealer
@@ -40,7 +41,7 @@ class Backup:
         make_database(self.database, "backup", snapshots | {"stray": "/export"})
         self._bucket: Bucket = open_bucket(settings, 10)
         self._sealer = Sealer(settings.key, encrypt=settings.encrypt)
-        self._writer = Writer(self._bucket, settings.home)
+        self._writer = Writer(self._bucket, settings.home, Ledger(None), ID)
 
     def make(self, **head: Any) -> Head:
         """Write it; `head` replaces fields."""

@@ -30,6 +30,19 @@ def test_segments_and_the_snapshots_own_files_are_kept(folder):
     assert [source.size for source in found] == [1300, 1300, 4]
 
 
+def test_what_a_newer_server_has_beside_its_segments_is_kept(folder):
+    for name in ("cold.log", "format", "format.tmp", "lock", "cold.log.1"):
+        (folder / "journal" / name).write_text(name)
+    found = [source.relative for source in scanning.sources(folder, "mine")]
+    assert found == [
+        "journal/1.seg",
+        "journal/2.seg",
+        "journal/cold.log",
+        "journal/format",
+        "snapshots/mine/metadata.dump",
+    ]
+
+
 def test_the_share_is_found_by_its_snapshot(folder, tmp_path):
     assert scanning.share_folder(tmp_path / "content", "mine") == folder
     for content in (tmp_path / "content", tmp_path / "nothing"):

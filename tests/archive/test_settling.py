@@ -21,7 +21,7 @@ from agent.archive.settings import S3, Api, ArchiveSettings
 from agent.archive.staging import Staged, StagedShare
 from tests import bed, servers
 from tests.archive.scripted import answering
-from tests.archive.volumes import OPERATION, Volumes, request_for, settings_for
+from tests.archive.volumes import OPERATION, Volumes, dump, request_for, settings_for
 from tests.contract.server import PASSWORD, Server
 from tests.s3 import S3Server
 from tests.standin.client import HOST, ClientError
@@ -378,7 +378,7 @@ def swapped(tmp_path):
 def served(
     volumes: Volumes, asked: list[str] | None = None, **other: Any
 ) -> Iterator[ArchiveSettings]:
-    """Answers of a server; `other` replaces those whose path ends with the name.
+    """Answers of a server; `other` replaces those whose path ends with the name, or makes them.
 
     What is asked for is noted in `asked`.
     """
@@ -389,6 +389,7 @@ def served(
         said = next(
             (other[name] for name in other if path.endswith(f"/{name}")), _ROUTES.get(path)
         )
+        said = said() if callable(said) else said
         return said if isinstance(said, tuple) else (200, said)
 
     with answering(answer) as api:
@@ -402,6 +403,18 @@ def test_a_share_that_differs(swapped):
     ):
         settling.settle(settings, request_for("settle"), Progress())
     assert it.value.kind == "damaged"
+
+
+def test_a_share_that_a_newer_server_has_stamped_is_the_same(swapped):
+    pairs = [(f"f:{number}".encode(), b"x" * number) for number in range(100)]
+    stamped = [*reversed(pairs), (b"meta:format", b"2")]
+    for snapshot, written in (("theirs", pairs), ("proof", stamped)):
+        place = swapped.settings.content / "shares/export/snapshots" / snapshot
+        (place / "metadata.dump").write_bytes(dump(written))
+    snapshots = iter([{"snapshot_id": "proof"}, []])
+    with served(swapped, snapshots=lambda: next(snapshots)) as settings:
+        said = settling.settle(settings, request_for("settle"), Progress())
+    assert said["shares"][0]["equal"]
 
 
 def times_refused(volumes: Volumes, answer: tuple[int, Any], text: str) -> int:

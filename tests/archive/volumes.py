@@ -2,6 +2,8 @@
 
 import shutil
 import sqlite3
+import struct
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 from agent.archive.request import Request
 from agent.archive.settings import Api, ArchiveSettings, Keep
 from agent.archive.staging import Staged, StagedShare, Staging
+
+Pair = tuple[bytes, bytes]
 
 OPERATION = "op-1"
 PRESENT, BACKUP = "present", "backup"
@@ -26,6 +30,17 @@ CREATE TABLE snapshots (
 );
 CREATE TABLE restore_markers (share_name TEXT PRIMARY KEY, safety_snapshot_id TEXT);
 """
+
+
+def dump(pairs: Iterable[Pair]) -> bytes:
+    """A snapshot's dump as the server writes it: pairs with their lengths in an envelope."""
+    body = b"".join(
+        struct.pack("<I", len(key)) + key + struct.pack("<I", len(value)) + value
+        for key, value in pairs
+    )
+    return (
+        b"DFBK" + struct.pack("<IH6sI", 1, 6, b"badger", 1) + body + bytes(4) + b"\x01\x02\x03\x04"
+    )
 
 
 def settings_for(root: Path, **fields: Any) -> ArchiveSettings:

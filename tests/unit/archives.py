@@ -190,7 +190,11 @@ class Archive:
     def _list(self, *, everywhere: bool) -> tuple[int, str]:
         if self.bucket.problem:
             return _failed(self.bucket.problem)
-        rows = self.bucket.rows(None if everywhere else self._home)
+        mine = (self._home, self.config["instance"])
+        rows = [
+            {**row, "own": (row["from"], row["instance"]) == mine}
+            for row in self.bucket.rows(None if everywhere else self._home)
+        ]
         return 0, f"a line of a log\n{json.dumps({'backups': rows, 'error': None})}\n"
 
     def _create(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -211,6 +215,7 @@ class Archive:
             "model": self.config["model"],
             "model-uuid": self.config["model_uuid"],
             "from": self._home,
+            "instance": self.config["instance"],
             "size": 3 * 2**20,
             "uploaded": 2**20,
             "duration": 1.5,

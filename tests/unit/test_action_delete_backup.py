@@ -51,6 +51,19 @@ def test_one_that_is_not_complete_can_be_deleted(related):
     assert delete(related)["deletion"] == "complete"
 
 
+def test_what_is_left_of_it_is_said_and_it_is_deleted(related):
+    """To delete a backup and to sweep are two steps, of which the first is done."""
+    result = {"deleted-objects": 1, "freed": 0, "problem": "3 objects could not be deleted: why"}
+    related.agent.archive.script["delete"] = lambda _: result
+    assert delete(related) == {
+        "backup-id": backup_id(related),
+        "deletion": "complete",
+        "deleted-objects": "1",
+        "freed": "0",
+        "problem": result["problem"],
+    }
+
+
 def test_what_fails_is_said_also_when_nobody_waits_any_more(related):
     related.agent.archive.script["delete"] = ("credentials", "S3 says AccessDenied")
     with pytest.raises(testing.ActionFailed, match="S3 says AccessDenied"):

@@ -99,3 +99,15 @@ def test_it_works_beside_an_operation_with_the_settings_of_that(related):
 def test_without_s3_there_is_nothing_to_list(deployed):
     with pytest.raises(testing.ActionFailed, match="no S3 storage is related"):
         deployed.act("list-backups")
+
+
+def test_those_of_an_application_that_had_the_name_before_are_told_apart(related):
+    row, folder = related.agent.archive.bucket.backups.popitem()[1]
+    for number, instance in enumerate(("lost", row["instance"])):
+        made = {**row, "id": f"2024-01-02T03:04:0{number}Z", "instance": instance}
+        related.agent.archive.bucket.backups[row["from"], made["id"]] = (made, folder)
+    heading, lost, own = related.act("list-backups")["backups"].splitlines()
+    assert heading.split() == ["id", "time", "size", "shares", "own", "server", "complete"]
+    assert (lost.split()[-3], own.split()[-3]) == ("no", "yes")
+    rows = json.loads(related.act("list-backups", output="json")["backups"])
+    assert [each["own"] for each in rows] == [False, True]

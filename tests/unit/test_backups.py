@@ -333,3 +333,37 @@ def test_an_application_that_is_not_told_the_passwords_yet_waits(deployed):
     with pytest.raises(testing.ActionFailed, match="waiting for the leader"):
         deployed.act("create-backup")
     assert deployed.run("update_status").name == "waiting"
+
+
+def test_what_stays_wrong_in_the_bucket_is_said_until_it_is_mended(related):
+    problem = "backup 2026-03-01T02:30:00Z cannot be read (the manifest is damaged)"
+    related.agent.archive.said = {"standing": problem}
+    related.agent.archive.say()
+    assert related.run("update_status") == testing.BlockedStatus(
+        f"s3-backup: {problem}; a damaged backup goes by delete-backup, all else is tried again "
+        "after the next backup"
+    )
+    detail = json.loads(related.act("status-detail", format="json")["status"])["backups"]
+    assert detail["problem"] == problem
+    related.agent.archive.said = {}
+    related.agent.archive.say(standing="")
+    assert related.run("update_status") == SERVED
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("credentials", "blocked"),
+        ("bucket", "blocked"),
+        ("settings", "blocked"),
+        ("refused", "blocked"),
+        ("away", "waiting"),
+        ("api", "waiting"),
+    ],
+)
+def test_what_passes_is_waited_for_and_what_does_not_is_blocked(related, kind, name):
+    related.agent.archive.script["create"] = (kind, "S3 says so")
+    with pytest.raises(testing.ActionFailed, match="S3 says so"):
+        related.act("create-backup")
+    status = related.run("update_status")
+    assert (status.name, "S3 says so" in status.message) == (name, True)

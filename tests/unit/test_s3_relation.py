@@ -69,16 +69,19 @@ S3 = {
         "access_key": archives.ACCESS,
         "secret_key": archives.SECRET,
         "ca": None,
+        "proxy": None,
     },
     "v0": {
         "endpoint": "http://10.1.2.3:9000",
         "region": "eu-west-1",
         "bucket": "backups",
         "prefix": "",
-        "path_style": False,
+        # No host is below a number, whatever the provider says.
+        "path_style": True,
         "access_key": archives.ACCESS,
         "secret_key": archives.SECRET,
         "ca": None,
+        "proxy": None,
     },
 }
 
@@ -100,7 +103,7 @@ def test_what_real_charms_answer_is_understood(deployed, databag, version):
         ),
         (
             {"endpoint": "https://s3.eu-west-1.amazonaws.com", "s3-uri-style": ""},
-            {"endpoint": "https://s3.eu-west-1.amazonaws.com", "path_style": False},
+            {"endpoint": None, "region": "eu-west-1", "path_style": False},
         ),
         ({"s3-uri-style": ""}, {"path_style": True}),
         ({"s3-uri-style": "HOST"}, {"path_style": False}),

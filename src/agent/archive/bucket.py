@@ -1,70 +1,40 @@
-"""The bucket: objects by key below a prefix, and what is wrong with S3 in a word and a text.
+"""The bucket: objects by key below a prefix. What is wrong with S3 is told by `faults`."""
 
-Of what S3 answers only the code is told: the rest may quote credentials.
-"""
-
-import os
+import contextlib
 import re
-from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+from urllib.parse import unquote_plus
+from xml.etree import ElementTree as ET
 
-import certifi
-import obstore
-from obstore.exceptions import BaseError
-from obstore.store import S3Store
-
+from agent.archive import faults
+from agent.archive.connection import Connection
 from agent.archive.errors import ArchiveError
 from agent.archive.settings import S3, ArchiveSettings
 
-if TYPE_CHECKING:
-    from obstore.store import ClientConfig
-
-_CONNECT_SECONDS = 5
-_READ_SECONDS = 30
-# Where the systems that an image may be made of have them.
-_AUTHORITIES = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
+_PAGE = 1000
+_ATTEMPTS = 3
+# XML has no word for most control characters, and some write them into it nevertheless.
+_UNSPEAKABLE = re.compile(
+    rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|&#(?:x0*[0-9a-fA-F]|x0*1[0-9a-fA-F]|0*[12]?[0-9]|0*3[01]);"
 )
-_DELETE_AT_ONCE = _PAGE = 1000
-_CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>")
-_STATUS = re.compile(r"\b([345]\d\d) [A-Z][a-z]+")
-_CREDENTIALS = frozenset(
-    {
-        "AccessDenied",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "InvalidAccessKeyId",
-        "InvalidClientTokenId",
-        "InvalidToken",
-        "SignatureDoesNotMatch",
-    }
-)
-_BUCKET = frozenset(
-    {
-        "AuthorizationHeaderMalformed",
-        "IllegalLocationConstraintException",
-        "InvalidBucketName",
-        "NoSuchBucket",
-        "PermanentRedirect",
-    }
-)
-_DENIED = frozenset({"401", "403"})
-_ELSEWHERE = frozenset({"301", "307"})
-
-Result = TypeVar("Result")
+_OWN_DIGITS = "%Y-%m-%dT%H:%M:%S"
 
 
 class Object(NamedTuple):
-    """An object of the bucket; `size` in bytes."""
+    """An object of the bucket; `size` in bytes, `modified` by S3's clock, `tag`: its ETag."""
 
     key: str
     size: int
     modified: datetime
+    tag: str
+
+
+class _Page(NamedTuple):
+    objects: list[Object]
+    folders: list[str]
+    following: Mapping[str, str] | None
 
 
 class Bucket:
@@ -78,81 +48,89 @@ class Bucket:
     def __init__(self, s3: S3, patience: float):
         self._name = s3.bucket
         self._prefix = f"{s3.prefix}/" if s3.prefix else ""
-        self._store = _store(s3, patience)
+        self._connection = Connection(s3, patience)
 
     def get(self, key: str) -> bytes:
         """The content of an object; `missing` where there is none."""
-        return bytes(self.view(key))
+        return self._connection.request("GET", self._prefix + key).body
 
-    def view(self, key: str) -> memoryview:
-        """The same without a copy of it."""
-        return self._call(
-            key, lambda: memoryview(obstore.get(self._store, self._prefix + key).bytes())
-        )
+    def put(self, key: str, data: bytes) -> str:
+        """Write an object, or write it anew; its ETag, empty where S3 gives none."""
+        answer = self._connection.request("PUT", self._prefix + key, body=data)
+        return _tag(answer.headers.get("ETag"))
 
-    def put(self, key: str, data: bytes) -> None:
-        """Write an object, or write it anew."""
-        self._call(
-            key,
-            lambda: obstore.put(self._store, self._prefix + key, data, use_multipart=False),
-        )
-
-    def size(self, key: str) -> int | None:
-        """The size of an object, None where there is none."""
-        try:
-            return int(
-                self._call(key, lambda: obstore.head(self._store, self._prefix + key)["size"])
-            )
-        except ArchiveError as error:
-            if error.kind == "missing":
-                return None
-            raise
+    def find(self, key: str) -> Object | None:
+        """An object without its content, None where there is none."""
+        page = self._page({"prefix": self._prefix + key, "max-keys": "1"})
+        return next((each for each in page.objects if each.key == key), None)
 
     def objects(self, prefix: str) -> Iterator[Object]:
         """The objects whose keys begin with a folder such as `a/b/`."""
-        pages = self._store.list(self._prefix + prefix.rstrip("/"), chunk_size=_PAGE)  # pyright: ignore[reportUnknownMemberType]  # of an overload that is not used
-        strip = len(self._prefix)
-        while (page := self._call(prefix, lambda: next(pages, None))) is not None:
-            for found in page:
-                yield Object(found["path"][strip:], found["size"], found["last_modified"])
+        for page in self._pages({"prefix": self._prefix + prefix}):
+            yield from page.objects
 
     def folders(self, prefix: str = "") -> list[str]:
-        """The names of the folders in a folder such as `a/b/`."""
+        """The names of the folders in a folder such as `a/b/`; those without one are left out."""
         place = self._prefix + prefix
-        found = self._call(
-            prefix,
-            lambda: self._store.list_with_delimiter(place.rstrip("/") or None),  # pyright: ignore[reportUnknownMemberType]  # of an overload that is not used
-        )
-        return [path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]]
+        found = [
+            folder.removeprefix(place).removesuffix("/")
+            for page in self._pages({"prefix": place, "delimiter": "/"})
+            for folder in page.folders
+        ]
+        return [name for name in found if name]
 
-    def delete(self, keys: list[str]) -> None:
-        """Remove objects; those that are not there any more are of no interest."""
-        for begin in range(0, len(keys), _DELETE_AT_ONCE):
-            some = [self._prefix + key for key in keys[begin : begin + _DELETE_AT_ONCE]]
-            try:
-                self._call(some[0], lambda some=some: obstore.delete(self._store, some))
-            except ArchiveError as error:
-                if error.kind != "missing":
-                    raise
-
-    def _call(self, key: str, work: Callable[[], Result]) -> Result:
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there any more is of no interest."""
         try:
-            return work()
-        except (BaseError, OSError) as error:
-            raise self._translated(key, error) from None
+            self._connection.request("DELETE", self._prefix + key)
+        except ArchiveError as error:
+            if error.kind != "missing":
+                raise
 
-    def _translated(self, key: str, error: Exception) -> ArchiveError:
-        text = str(error)
-        code = next(iter(_CODE.findall(text)), "")
-        status = next(iter(_STATUS.findall(text)), "")
-        said = code or (f"status {status}" if status else type(error).__name__)
-        if code in _BUCKET or (not code and status in _ELSEWHERE):
-            return ArchiveError("bucket", f"the bucket {self._name} cannot be used: {said}")
-        if code in _CREDENTIALS or (not code and status in _DENIED):
-            return ArchiveError("credentials", f"S3 refuses the credentials: {said}")
-        if isinstance(error, FileNotFoundError):
-            return ArchiveError("missing", f"{key} is not in the bucket {self._name}")
-        return ArchiveError("away", f"S3 cannot be reached or does not answer: {said}")
+    def _pages(self, query: Mapping[str, str]) -> Iterator[_Page]:
+        following: Mapping[str, str] | None = {}
+        while following is not None:
+            page = self._page({**query, "max-keys": str(_PAGE), **following})
+            following = page.following
+            yield page
+
+    def _page(self, query: Mapping[str, str]) -> _Page:
+        asked = {**query, "list-type": "2", "encoding-type": "url"}
+        for _ in range(_ATTEMPTS):
+            answer = self._connection.request("LIST", query["prefix"], asked)
+            # It may have been damaged on its way.
+            with contextlib.suppress(ET.ParseError, ValueError, TypeError):
+                return self._parsed(ET.fromstring(_UNSPEAKABLE.sub(b"?", answer.body)))  # noqa: S314  # of the S3 that is trusted with the data; no entity is fetched
+        raise faults.nonsense(faults.Place("LIST", self._name, "", query["prefix"]))
+
+    def _parsed(self, root: ET.Element) -> _Page:
+        if root.tag.rpartition("}")[2] != "ListBucketResult":
+            raise ValueError("no list")
+        space = root.tag.removesuffix("ListBucketResult")
+        encoded = root.findtext(f"{space}EncodingType") == "url"
+
+        def name(element: ET.Element, tag: str) -> str:
+            text = element.findtext(f"{space}{tag}") or ""
+            return unquote_plus(text) if encoded else text
+
+        objects = [
+            Object(
+                key.removeprefix(self._prefix),
+                int(each.findtext(f"{space}Size") or 0),
+                _moment(each.findtext(f"{space}LastModified") or ""),
+                _tag(each.findtext(f"{space}ETag")),
+            )
+            for each in root.iter(f"{space}Contents")
+            if (key := name(each, "Key")).startswith(self._prefix)
+        ]
+        folders = [name(each, "Prefix") for each in root.iter(f"{space}CommonPrefixes")]
+        if root.findtext(f"{space}IsTruncated") != "true":
+            return _Page(objects, folders, None)
+        token = root.findtext(f"{space}NextContinuationToken")
+        if not token:
+            # What is needed is told from what is not by a list: half of one is none.
+            raise ValueError("a list that does not go on")
+        return _Page(objects, folders, {"continuation-token": token})
 
 
 def open_bucket(settings: ArchiveSettings, patience: float = 180.0) -> Bucket:
@@ -166,41 +144,10 @@ def open_bucket(settings: ArchiveSettings, patience: float = 180.0) -> Bucket:
     return Bucket(settings.s3, patience)
 
 
-def _ensure_authorities() -> None:
-    """Let an image that has no certificates of authorities use those of the program."""
-    if not any(Path(place).exists() for place in _AUTHORITIES):
-        os.environ.setdefault("SSL_CERT_FILE", certifi.where())
+def _tag(text: str | None) -> str:
+    return (text or "").strip('"')
 
 
-def _store(s3: S3, patience: float) -> S3Store:
-    options: ClientConfig = {
-        "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
-        "read_timeout": timedelta(seconds=_READ_SECONDS),
-        "allow_http": bool(s3.endpoint and s3.endpoint.startswith("http://")),
-    }
-    _ensure_authorities()
-    if s3.ca:
-        options["root_certificate"] = s3.ca.encode()
-    config: dict[str, Any] = {
-        "access_key_id": s3.access_key,
-        "secret_access_key": s3.secret_key,
-        "region": s3.region or "us-east-1",
-        "virtual_hosted_style_request": not s3.path_style,
-    }
-    if s3.endpoint:
-        config["endpoint"] = s3.endpoint
-    try:
-        return S3Store(
-            s3.bucket,
-            client_options=options,
-            retry_config={
-                "max_retries": 30,
-                "retry_timeout": timedelta(seconds=patience),
-                "backoff": {"max_backoff": timedelta(seconds=5)},
-            },
-            **config,
-        )
-    except (BaseError, ValueError):
-        raise ArchiveError(
-            "settings", "S3: endpoint, region or certificate make no sense"
-        ) from None
+def _moment(text: str) -> datetime:
+    """S3 writes fractions of a second in one answer and none in another."""
+    return datetime.strptime(text[:19], _OWN_DIGITS).replace(tzinfo=UTC)

@@ -8,15 +8,16 @@ from agent.archive import pieces
 from agent.archive.bucket import open_bucket
 from agent.archive.catalogue import Catalogue
 from agent.archive.errors import ArchiveError
+from agent.archive.ledger import Ledger
 from agent.archive.manifest import Manifest, files_of, pieces_of
 from agent.archive.progress import Progress
 from agent.archive.request import Request
 from agent.archive.sealing import sealer_for
-from agent.archive.settings import ArchiveSettings
+from agent.archive.settings import LEDGER, ArchiveSettings
 
 _SHOWN = 20
 # What S3 says of the whole bucket, not of an object.
-_NOT_THE_BACKUP = frozenset({"away", "credentials", "bucket", "cancelled"})
+_NOT_THE_BACKUP = frozenset({"away", "credentials", "bucket", "settings", "cancelled"})
 
 
 class _Check:
@@ -61,7 +62,8 @@ def verify(settings: ArchiveSettings, request: Request, progress: Progress) -> d
             raise
         return _result(request.backup_id, 0, 0, [str(error)])
     sealer = sealer_for(settings, manifest.head.key_id)
-    read = pieces.reader(bucket, request.home or settings.home, sealer)
+    ledger = Ledger(settings.notes / LEDGER)
+    read = pieces.reader(bucket, request.home or settings.home, sealer, ledger)
     names = sorted(set(pieces_of((manifest.control_plane, *files_of(manifest.shares)))))
     check = _Check(read, manifest.head.size, progress)
     pieces.each(check.piece, names, progress)

@@ -40,7 +40,7 @@ def _serve(settings: ArchiveSettings, port: int | None) -> int:
     memory.reuse()
     # It has nothing to work off at the pod's end: what it does goes on in the next one.
     stop = stopped_by_signals().now
-    status = Status(settings.run, settings.notes)
+    status = Status(settings.run, settings.notes, settings.instance)
     # Nothing is noted then: an operation that ends it again and again is given up.
     end_with_any_thread(lambda _: None)
     server = listen(status, PORT if port is None else port)

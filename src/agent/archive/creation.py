@@ -16,15 +16,17 @@ from typing import Any
 
 from agent.archive import pieces, scanning
 from agent.archive.bucket import Bucket, open_bucket
-from agent.archive.catalogue import Catalogue
+from agent.archive.catalogue import Catalogue, Freed
 from agent.archive.errors import ArchiveError
+from agent.archive.ledger import Ledger
 from agent.archive.manifest import File, Head, Share, write_table
 from agent.archive.progress import Progress
+from agent.archive.pruning import Pruned, prune
 from agent.archive.request import Request
 from agent.archive.scanning import Cache, Source
 from agent.archive.sealing import Sealer
 from agent.archive.server import Server, ServerError, ShareInfo
-from agent.archive.settings import ArchiveSettings
+from agent.archive.settings import LEDGER, ArchiveSettings
 from agent.control_plane import ControlPlaneError, copied
 
 PREFIX = "backup-"
@@ -50,32 +52,45 @@ def create(settings: ArchiveSettings, request: Request, progress: Progress) -> d
     check_bucket(settings)
     bucket = open_bucket(settings)
     catalogue = Catalogue(bucket, settings)
-    if catalogue.exists(request.backup_id):
+    head = catalogue.made(request.backup_id)
+    if head:
         # Only the report of it was lost.
-        head = catalogue.manifest(request.backup_id).head
-        return _result(head, skipped=[], pruned=[], problem="")
+        return _result(head, [], Pruned([], Freed(0, 0, [])))
     with Server(settings.api) as server:
         kept, skipped = _chosen(server.shares())
         version = server.version() or "unknown"
         with _snapshots(server, kept, request, progress) as snapshots:
-            made = _Upload(settings, bucket, progress)
+            made = _Upload(settings, bucket, request, progress)
             shares, control_plane = made.run(kept, snapshots)
     head = made.finish(request, version, began, shares, control_plane)
     progress.say("writing the manifest")
     catalogue.write(head, made.sealer)
-    pruned, problem = _prune(settings, catalogue, progress)
-    return _result(head, skipped, pruned, problem)
+    pruned = prune(settings, catalogue, head.id, datetime.now(UTC), progress)
+    return _result(head, skipped, pruned)
 
 
 def check_bucket(settings: ArchiveSettings) -> None:
-    """Write, read and delete a small object: what is wrong is told before the long work."""
+    """Use every right once on a small object: what is wrong is told before the long work.
+
+    Nothing is left behind: that the keys may delete is tried before there is anything to delete.
+    """
     bucket = open_bucket(settings, _CHECK_PATIENCE)
-    key = f"{settings.home}/check-{os.urandom(8).hex()}"
+    folder = f"{settings.home}/check/"
+    for left in bucket.objects(folder):
+        bucket.delete(left.key)
+    key = f"{folder}{os.urandom(8).hex()}"
+    bucket.delete(key)
     word = os.urandom(16)
-    bucket.put(key, word)
-    if bucket.get(key) != word:
+    try:
+        bucket.put(key, word)
+        same = bucket.get(key) == word
+    except ArchiveError:
+        with contextlib.suppress(ArchiveError):
+            bucket.delete(key)
+        raise
+    bucket.delete(key)
+    if not same:
         raise ArchiveError("bucket", "the bucket does not give back what is put into it")
-    bucket.delete([key])
 
 
 def _chosen(shares: Sequence[ShareInfo]) -> tuple[list[ShareInfo], list[str]]:
@@ -121,14 +136,17 @@ def _delete_old(server: Server, shares: Sequence[ShareInfo], progress: Progress)
 class _Upload:
     """What the snapshots need, on its way into the bucket."""
 
-    def __init__(self, settings: ArchiveSettings, bucket: Bucket, progress: Progress):
+    def __init__(
+        self, settings: ArchiveSettings, bucket: Bucket, request: Request, progress: Progress
+    ):
         self._settings = settings
         self._progress = progress
         self.sealer = Sealer(settings.key, encrypt=settings.encrypt)
         # The control plane holds password hashes: it is encrypted whatever the rest is.
         self._always = Sealer(settings.key, encrypt=True)
         progress.say("looking at what is in the bucket")
-        self._writer = pieces.Writer(bucket, settings.home)
+        ledger = Ledger(settings.notes / LEDGER)
+        self._writer = pieces.Writer(bucket, settings.home, ledger, request.backup_id)
         basis = f"{self.sealer.key_id}:{settings.encrypt}"
         self._cache = Cache(settings.notes / CACHE, basis)
         self._lock = threading.Lock()
@@ -194,9 +212,16 @@ class _Upload:
     def _upload(self, sources: Sequence[Source]) -> dict[Path, list[str | None]]:
         names: dict[Path, list[str | None]] = {}
         work: list[tuple[Source, int]] = []
+        doubtful = set(self._writer.doubtful)
+        unchanged = {source.path: self._cache.find(source) for source in sources}
+        # What nobody has seen for long is read back by several threads, and then found quickly.
+        asked = {name for some in unchanged.values() for name in some or () if name in doubtful}
+        pieces.each(lambda name: self._writer.has(self.sealer, name), asked, self._progress)
         for source in sources:
-            cached = self._cache.find(source)
-            if cached is not None and self._writer.known.issuperset(filter(None, cached)):
+            cached = unchanged[source.path]
+            if cached is not None and all(
+                self._writer.has(self.sealer, name) for name in cached if name
+            ):
                 names[source.path] = cached
                 self._tell(source.size)
             else:
@@ -236,24 +261,7 @@ def _file(source: Source, names: Sequence[str | None]) -> File:
     return File(source.relative, source.size, source.mode, tuple(names))
 
 
-def _prune(
-    settings: ArchiveSettings, catalogue: Catalogue, progress: Progress
-) -> tuple[list[str], str]:
-    """Delete what is not to be kept; a backup that was made is made, whatever becomes of it."""
-    try:
-        outdated = catalogue.outdated(settings.keep, datetime.now(UTC))
-        if outdated:
-            catalogue.delete(outdated, progress)
-    except ArchiveError as error:
-        if error.kind == "cancelled":
-            raise
-        return [], f"old backups could not be deleted: {error}"
-    return outdated, ""
-
-
-def _result(
-    head: Head, skipped: Sequence[str], pruned: Sequence[str], problem: str
-) -> dict[str, Any]:
+def _result(head: Head, skipped: Sequence[str], pruned: Pruned) -> dict[str, Any]:
     return {
         "backup-id": head.id,
         "size": head.size,
@@ -262,6 +270,7 @@ def _result(
         "files": head.files,
         "shares": list(head.shares),
         "skipped": list(skipped),
-        "deleted": list(pruned),
-        "problem": problem,
+        "deleted": list(pruned.backups),
+        "freed": pruned.freed.size,
+        "problem": "; ".join(pruned.freed.problems),
     }

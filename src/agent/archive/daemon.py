@@ -1,13 +1,14 @@
 """The service of backups: does what the charm asks for, and says when a backup is due."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.archive import checking, creation, laying, notices, settling
+from agent.archive import checking, creation, laying, notices, pruning, settling
 from agent.archive.bucket import open_bucket
 from agent.archive.catalogue import Catalogue
 from agent.archive.errors import ArchiveError
@@ -23,12 +24,18 @@ Work = Callable[[ArchiveSettings, Request, Progress], dict[str, Any]]
 
 _POLL_SECONDS = 0.25
 _SCHEDULE_SECONDS = 5.0
+_ASK_SECONDS = 300.0
 
 
 def delete(settings: ArchiveSettings, request: Request, progress: Progress) -> dict[str, Any]:
     """Delete a backup, and what no other one needs."""
-    freed = Catalogue(open_bucket(settings), settings).delete([request.backup_id], progress)
-    return {"deleted-objects": freed.objects, "freed": freed.size}
+    catalogue = Catalogue(open_bucket(settings), settings)
+    freed = pruning.delete(settings, catalogue, request.backup_id, progress)
+    return {
+        "deleted-objects": freed.objects,
+        "freed": freed.size,
+        "problem": "; ".join(freed.problems),
+    }
 
 
 STEPS: Mapping[tuple[str, str], Work] = {
@@ -50,7 +57,7 @@ class Daemon:
         self._stop = stop
         self._schedule = Schedule(settings.schedule)
         self._looked = 0.0
-        self._remembers = False
+        self._asks_again = 0.0
 
     def run(self) -> None:
         """Work."""
@@ -113,18 +120,21 @@ class Daemon:
             notices.notify()
 
     def _remember_success(self) -> None:
-        """A volume that is new knows of no backup, the bucket may; it is asked once."""
-        if self._remembers or self._status["last-success"] or self._settings.s3 is None:
+        """A volume that is new knows of no backup; the bucket is asked until it answers."""
+        if time.monotonic() < self._asks_again or self._status["last-success"]:
             return
-        self._remembers = True
+        if self._settings.s3 is None:
+            return
+        self._asks_again = math.inf
         try:
             heads = [
                 entry.head
                 for entry in Catalogue(open_bucket(self._settings, 10.0), self._settings).entries()
-                if entry.head
+                if entry.head and entry.own
             ]
         except ArchiveError as error:
             logger.info("the last backup is not known: %s", error)
+            self._asks_again = time.monotonic() + _ASK_SECONDS
             return
         if heads:
             last = heads[-1]

@@ -16,12 +16,13 @@ from agent.archive import control_plane, pieces, swapping
 from agent.archive.bucket import open_bucket
 from agent.archive.catalogue import Catalogue
 from agent.archive.errors import ArchiveError
+from agent.archive.ledger import Ledger
 from agent.archive.manifest import File, Manifest, Share
 from agent.archive.progress import Progress
 from agent.archive.request import Request
 from agent.archive.sealing import Sealer, sealer_for
 from agent.archive.server import Server, ServerError
-from agent.archive.settings import ArchiveSettings
+from agent.archive.settings import LEDGER, ArchiveSettings
 from agent.archive.staging import Staged, StagedShare, Staging, sync, volume_errors
 
 logger = logging.getLogger("agent.archive.laying")
@@ -96,6 +97,7 @@ def lay_down(
         bucket,
         request.home or settings.home,
         sealer_for(settings, manifest.head.key_id, encrypt=manifest.head.encrypted),
+        Ledger(settings.notes / LEDGER),
     )
     _Laying(read, targets, progress).run()
     staged = Staged(

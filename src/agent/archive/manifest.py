@@ -17,6 +17,9 @@ from agent.archive.errors import ArchiveError
 from agent.archive.sealing import Sealer
 
 FORMAT = 1
+_LARGEST = 2**63
+# In seconds since 1970, while a year has four digits.
+_LAST = 2.5e11
 _NEWER = "the backup was made by a newer charm: refresh this one"
 
 
@@ -94,9 +97,10 @@ class Head:
             values: dict[str, Any] = {name: found[_dashed(name)] for name in names}
             values["shares"] = tuple(values["shares"])
             head, checksum, seal = cls(**values), str(found["checksum"]), str(found["seal"])
-        except (KeyError, TypeError, ValueError):
+            right = _is_sound(values) and hmac.compare_digest(head.checksum(), checksum)
+        except (ArithmeticError, KeyError, RecursionError, TypeError, ValueError):
             raise _damaged() from None
-        if not hmac.compare_digest(head.checksum(), checksum):
+        if not right:
             raise _damaged()
         return head, seal
 
@@ -177,6 +181,19 @@ def _file(found: Mapping[str, Any]) -> File:
         raise ValueError("a file outside its folder")
     values: dict[str, Any] = {**found, "pieces": tuple(found["pieces"])}
     return File(**values)
+
+
+def _is_sound(values: Mapping[str, Any]) -> bool:
+    """Whether all values of a head are of their kind: a checksum fits to any, and needs no key."""
+    for name in ("time", "duration"):
+        if not isinstance(values[name], int | float) or not 0 <= values[name] < _LAST:
+            return False
+    for name in ("files", "size", "uploaded"):
+        if not isinstance(values[name], int) or not 0 <= values[name] < _LARGEST:
+            return False
+    others = ("shares", "encrypted", "time", "duration", "files", "size", "uploaded")
+    texts = [*values["shares"], *(each for name, each in values.items() if name not in others)]
+    return isinstance(values["encrypted"], bool) and all(isinstance(each, str) for each in texts)
 
 
 def _damaged() -> ArchiveError:

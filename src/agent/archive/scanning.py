@@ -18,6 +18,9 @@ from agent.archive.errors import ArchiveError
 
 _VERSION = 1
 _SETTLED_SECONDS = 60.0
+_SEGMENT = ".seg"
+# Of servers after v0.29: what is only in the remote store, and how the segments are written.
+_BESIDE_SEGMENTS = frozenset({"cold.log", "format"})
 
 
 class Source(NamedTuple):
@@ -51,10 +54,14 @@ def share_folder(content: Path, snapshot: str) -> Path:
 
 def sources(folder: Path, snapshot: str) -> Iterator[Source]:
     """The files that a restore of the snapshot needs, in order, as they are now."""
-    for place, pattern in ((folder / "journal", "*.seg"), (folder / "snapshots" / snapshot, "*")):
-        for path in sorted(place.glob(pattern)):
-            if path.is_file():
-                yield source(path, path.relative_to(folder).as_posix())
+    journal = [
+        path
+        for path in (folder / "journal").glob("*")
+        if path.suffix == _SEGMENT or path.name in _BESIDE_SEGMENTS
+    ]
+    for path in (*sorted(journal), *sorted((folder / "snapshots" / snapshot).glob("*"))):
+        if path.is_file():
+            yield source(path, path.relative_to(folder).as_posix())
 
 
 def source(path: Path, relative: str) -> Source:

@@ -13,6 +13,8 @@ from agent.archive.errors import ArchiveError
 
 OPERATION = ".dittofs-operation.json"
 NOTES = ".dittofs-backup"
+# In the folder of notes: the objects that are right, and that there is something left to delete.
+LEDGER, UNSWEPT = "objects", "unswept"
 RESTORING = ".restoring"
 ASIDE = "aside-"
 _KEY_SIZE = 32
@@ -20,7 +22,10 @@ _KEY_SIZE = 32
 
 @dataclass(frozen=True)
 class S3:
-    """Where the bucket is; no `endpoint`: AWS. `prefix` has no slash at its ends."""
+    """Where the bucket is; no `endpoint`: AWS. `prefix` has no slash at its ends.
+
+    `path_style`: its name is in the path of a URL, else in front of the host. `proxy`: a URL.
+    """
 
     bucket: str
     access_key: str = field(repr=False)
@@ -30,6 +35,7 @@ class S3:
     prefix: str = ""
     path_style: bool = True
     ca: str | None = None
+    proxy: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,7 @@ def _s3(found: Mapping[str, Any]) -> S3:
         prefix=str(found["prefix"]).strip("/"),
         path_style=bool(found["path_style"]),
         ca=found["ca"],
+        proxy=found.get("proxy"),
     )
 
 

@@ -4,7 +4,6 @@
 undone by it at its next start, or done anew over what is there.
 """
 
-import hashlib
 import json
 import logging
 import time
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.archive import dumps
 from agent.archive.errors import ArchiveError
 from agent.archive.progress import Progress
 from agent.archive.request import Request
@@ -23,7 +23,6 @@ logger = logging.getLogger("agent.archive.settling")
 
 PROOF = "restore-proof"
 _SETTLED = "settled.json"
-_PROVEN = ("metadata.dump", "manifest.hashes")
 _READY_SECONDS = 120.0
 # It begins with work for each file that was written since the last one, and there may be many.
 _SNAPSHOT_SECONDS = 6 * 3600.0
@@ -36,8 +35,7 @@ _HEALTHY = "healthy"
 def settle(settings: ArchiveSettings, request: Request, progress: Progress) -> dict[str, Any]:
     """Bring each share to the backup's snapshot; return `shares`: what was found equal.
 
-    The shares stay disabled. The proof is a new snapshot, whose two files must be those of the
-    backup byte for byte.
+    The shares stay disabled. The proof is a new snapshot, which must hold what the backup's does.
 
     Raises:
         ArchiveError: `api`, or `damaged`: a share is not what was backed up.
@@ -174,12 +172,9 @@ class _Settling:
         self._progress.say(f"comparing {name} with the backup")
         proof = self._server.create_snapshot(name, PROOF)
         self._server.wait_snapshot(name, proof, self._progress, _SNAPSHOT_SECONDS)
-        different = [
-            file
-            for file in _PROVEN
-            if _digest(self._snapshots / proof / file)
-            != _digest(self._snapshots / self._share.snapshot / file)
-        ]
+        different = dumps.differing(
+            self._snapshots / self._share.snapshot, self._snapshots / proof
+        )
         if different:
             raise ArchiveError(
                 "damaged", f"{name} is not what was backed up: {', '.join(different)} differs"
@@ -234,8 +229,3 @@ def _told(share: StagedShare, found: ShareInfo, problem: str) -> dict[str, Any]:
         "status": found.status if share.enabled else "disabled",
         "message": "; ".join(messages),
     }
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

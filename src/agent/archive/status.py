@@ -27,9 +27,10 @@ class Status:
     Args:
         run: the folder of the program's own files.
         notes: the folder on the volume.
+        instance: of the volumes; what is remembered of another one is forgotten. Empty: not known.
     """
 
-    def __init__(self, run: Path, notes: Path):
+    def __init__(self, run: Path, notes: Path, instance: str = ""):
         self._run, self._notes = run, notes
         self._lock = threading.RLock()
         self._written_at = 0.0
@@ -42,7 +43,13 @@ class Status:
             "last-failure": None,
             "failures": 0,
             "scheduled-since": None,
-        } | _read(run / STATUS, notes / _MEMORY)
+        }
+        begun = dict(self._state)
+        self._state |= {"standing": "", "instance": ""} | _read(run / STATUS, notes / _MEMORY)
+        if instance and self._state["instance"] not in {"", instance}:
+            self._state |= {name: value for name, value in begun.items() if name != "operation"}
+            self._state["standing"] = ""
+        self._state["instance"] = instance or self._state["instance"]
         self._write()
 
     def __getitem__(self, name: str) -> Any:
@@ -109,6 +116,8 @@ class Status:
         """A step is done."""
         with self._lock:
             self._operation(state="done", message="done", result=dict(result))
+            if "problem" in result:
+                self._state["standing"] = result["problem"]
             if self._state["operation"]["kind"] == "create":
                 self._state["last-success"] = {
                     "id": result["backup-id"],
@@ -151,6 +160,10 @@ class Status:
             "next_timestamp_seconds": ("When the next is due, 0: never.", state["next"] or 0),
             "overdue": ("1 where two turns were missed.", float(state["overdue"])),
             "operation_running": ("1 while something is done.", float(running)),
+            "problem": (
+                "1 where something in the bucket is damaged, or could not be deleted.",
+                float(bool(state["standing"])),
+            ),
         }
         lines: list[str] = []
         for name, (text, value) in gauges.items():
