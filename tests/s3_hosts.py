@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection, server_side=True
         )
         self.rfile = self.connection.makefile("rb")
-        self.wfile = self.connection.makefile("wb", buffering=0)
+        self.wfile = self.connection.makefile("wb", buffering=0)  # pyright: ignore[reportAttributeAccessIssue]  # socketserver has such a file itself
         self.tunnel = True
         # A client may ask for the tunnel in HTTP/1.0.
         self.close_connection = False
