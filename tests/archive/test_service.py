@@ -315,6 +315,20 @@ def test_a_snapshot_that_an_earlier_try_left_in_flight_is_waited_for(serving):
     assert not server.api("GET", "/shares/export/snapshots").json()
 
 
+def test_a_snapshot_that_a_backup_left_is_deleted_as_soon_as_the_server_is_there(serving):
+    server = serving.server
+    serving.stop()
+    theirs = server.snapshot("/export", name="backup-of-mine")
+    server.snapshot("/export", name=f"backup-{ONE}")
+    server.stop()
+    serving.start()
+    time.sleep(1)
+    server.start()
+    wait_until(lambda: len(server.api("GET", "/shares/export/snapshots").json()) == 1, 60)
+    (left,) = server.api("GET", "/shares/export/snapshots").json()
+    assert left["id"] == theirs
+
+
 def test_to_end_the_service_takes_a_moment_also_while_s3_is_away(serving, s3):
     s3.pause()
     asked = time.monotonic()

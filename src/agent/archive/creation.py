@@ -6,6 +6,7 @@ bucket is found there and not sent again.
 
 import contextlib
 import os
+import re
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -30,6 +31,7 @@ from agent.archive.settings import LEDGER, ArchiveSettings
 from agent.control_plane import ControlPlaneError, copied
 
 PREFIX = "backup-"
+_OURS = re.compile(PREFIX + r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 CACHE = "cache.json"
 _CHECK_PATIENCE = 10.0
 # It begins with work for each file that was written since the last one, and there may be many.
@@ -116,21 +118,42 @@ def _snapshots(
         yield made
     finally:
         for name, snapshot in made.items():
-            # What is left is deleted by the next backup.
+            # What is left is deleted by `delete_left_over`.
             with contextlib.suppress(ArchiveError):
                 server.delete_snapshot(name, snapshot)
 
 
+def delete_left_over(settings: ArchiveSettings) -> None:
+    """Delete the snapshots that no backup needs any more, while none is made.
+
+    As long as there is one, the server frees nothing of what its share overwrites or removes.
+
+    Raises:
+        ServerError: the server is away, or refuses; one that is still being made it refuses.
+    """
+    with Server(settings.api) as server:
+        kept, _ = _chosen(server.shares())
+        for share, snapshot in _old(server, kept):
+            server.delete_snapshot(share, snapshot)
+
+
 def _delete_old(server: Server, shares: Sequence[ShareInfo], progress: Progress) -> None:
-    for share in shares:
-        for snapshot in server.snapshots(share.name):
-            if not snapshot.name.startswith(PREFIX):
-                continue
-            progress.say(f"deleting an earlier snapshot of {share.name}")
-            # One that is still being made cannot be deleted, and lets no other be made.
-            with contextlib.suppress(ServerError):
-                server.wait_snapshot(share.name, snapshot.id, progress, _SNAPSHOT_SECONDS)
-            server.delete_snapshot(share.name, snapshot.id)
+    for share, snapshot in _old(server, shares):
+        progress.say(f"deleting an earlier snapshot of {share}")
+        # One that is still being made cannot be deleted, and lets no other be made.
+        with contextlib.suppress(ServerError):
+            server.wait_snapshot(share, snapshot, progress, _SNAPSHOT_SECONDS)
+        server.delete_snapshot(share, snapshot)
+
+
+def _old(server: Server, shares: Sequence[ShareInfo]) -> list[tuple[str, str]]:
+    """Share and id of the snapshots that backups made; others have snapshots of their own."""
+    return [
+        (share.name, snapshot.id)
+        for share in shares
+        for snapshot in server.snapshots(share.name)
+        if _OURS.fullmatch(snapshot.name)
+    ]
 
 
 class _Upload:

@@ -25,6 +25,7 @@ Work = Callable[[ArchiveSettings, Request, Progress], dict[str, Any]]
 _POLL_SECONDS = 0.25
 _SCHEDULE_SECONDS = 5.0
 _ASK_SECONDS = 300.0
+_SNAPSHOTS_SECONDS = 30.0
 
 
 def delete(settings: ArchiveSettings, request: Request, progress: Progress) -> dict[str, Any]:
@@ -58,6 +59,7 @@ class Daemon:
         self._schedule = Schedule(settings.schedule)
         self._looked = 0.0
         self._asks_again = 0.0
+        self._deletes_snapshots = 0.0
 
     def run(self) -> None:
         """Work."""
@@ -68,6 +70,8 @@ class Daemon:
                 self._do(request, work)
             else:
                 # Not before what is to be done: S3 may be away, and the server down meanwhile.
+                if request is None:
+                    self._delete_snapshots()
                 self._remember_success()
                 self._look_at_the_clock(idle=request is None)
                 self._stop.wait(_POLL_SECONDS)
@@ -90,9 +94,20 @@ class Daemon:
                 # A disk that is full or gone: what was to be written is not there.
                 logger.warning("%s %s: %s", request.kind, request.backup_id, error)
                 self._status.failed("space", f"{error.strerror}: {_name(error)}")
-        self._looked = 0.0
+        self._looked = self._deletes_snapshots = 0.0
         self._look_at_the_clock(idle=False)
         notices.notify()
+
+    def _delete_snapshots(self) -> None:
+        """Delete what a backup could not, because the server or this program ended just then."""
+        if time.monotonic() < self._deletes_snapshots:
+            return
+        self._deletes_snapshots = math.inf
+        try:
+            creation.delete_left_over(self._settings)
+        except ArchiveError as error:
+            logger.info("snapshots of earlier backups cannot be deleted now: %s", error)
+            self._deletes_snapshots = time.monotonic() + _SNAPSHOTS_SECONDS
 
     def _look_at_the_clock(self, *, idle: bool) -> None:
         """Say whether a backup is due; the charm is woken as long as it is."""
