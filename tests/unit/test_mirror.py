@@ -386,7 +386,7 @@ def asked_of_pebble(monkeypatch):
 
 def test_teardown_lets_the_mirror_work_off_what_the_server_wrote_last(mirrored, asked_of_pebble):
     mirrored.run("storage_detaching", mirrored.storages[0])
-    assert asked_of_pebble == ["stop dittofs", "stop agent"]
+    assert asked_of_pebble == ["stop guard", "stop dittofs", "stop agent"]
     assert mirrored.mirror == pebble.ServiceStatus.INACTIVE
     assert mirrored.service == pebble.ServiceStatus.INACTIVE
 
