@@ -87,21 +87,19 @@ def _compare(follower):
 
 
 def test_most_clean_stops_need_no_comparison(tmp_path, peer):  # noqa: F811  # the fixture
-    """Though the follower looks four times a second only."""
+    """Though nothing of what was written is seen in a log."""
     store = tmp_path / "store"
     store.mkdir()
     follower = Follower(store)
     follower.follow()
     for seed in range(6):
-        process = peer.start("serve", store, seed)
-        for _ in range(2):
-            time.sleep(0.25)
-            follower.follow()
-        process.terminate()
+        # It closes the store by itself after so many, as it does after SIGTERM. With more of them
+        # it would depend on the machine how many logs come and go meanwhile.
+        process = peer.start("serve", store, seed, 200)
         process.wait()
         follower.follow()
         follower.follow()
         assert follower.journal.at_rest
         assert follower.state == content(store)
-    # The first one, and where a table is compacted with others at once: with this many it is.
-    assert follower.compared <= 1 + 3
+    # The first one, and where a table is compacted with others at once.
+    assert follower.compared <= 1 + 1
