@@ -1,6 +1,7 @@
 """A metadata volume that was lost comes back from MySQL before the server is started on it."""
 
 import json
+import re
 import shutil
 import time
 
@@ -291,7 +292,8 @@ def test_the_mirrors_age_is_left_out_where_it_is_not_known(lost):
 
 
 def test_what_the_mirror_holds_is_shown_with_its_age(lost):
-    for age, text in ((5, "5 s"), (600, "10 min"), (90000, "25 hours"), (864000, "10 days")):
-        row = agents.row(lost.marker("content"), application="x", updated=time.time() - age - 0.2)
+    # Events take a moment, and more of it where much else runs.
+    for age, text in ((5, r"\d+ s"), (620, "10 min"), (90600, "25 hours"), (864600, "10 days")):
+        row = agents.row(lost.marker("content"), application="x", updated=time.time() - age)
         lost.agent.hold(row)
-        assert f"last written {text} ago" in lost.pebble_ready().message
+        assert re.search(f"last written {text} ago", lost.pebble_ready().message)
