@@ -4,11 +4,14 @@ import contextlib
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from agent.archive.server import Usage
 from agent.archive.settings import Api
 from agent.guard.daemon import STATUS, Guard
+from agent.guard.quotas import ShareQuota
 from agent.guard.removed import removed_bytes
 from agent.guard.settings import Bounds, GuardedShare, GuardSettings
 from tests import namespaces, servers
@@ -214,6 +217,19 @@ def test_what_somebody_else_sets_is_set_back(process, monkeypatch):
     process.api("PUT", "/shares/export", {"quota_bytes": "1GiB"})
     made.look()
     assert process.api("GET", "/shares/export").json()["quota_bytes"] == "4.00MiB"
+
+
+def test_what_cannot_be_counted_now_leaves_the_quota_as_it_was(monkeypatch):
+    monkeypatch.setattr("agent.guard.quotas._COUNT_EVERY", 0.0)
+    monkeypatch.setattr("agent.guard.quotas._COUNTING_PART", 1e9)
+    told = iter([30 * MIB, None, None, None])
+    usage = Usage(49 * MIB, "", read_only=False, default_permission="none")
+    with ThreadPoolExecutor(1) as executor:
+        quota = ShareQuota(GuardedShare(20 * MIB, "export"), lambda: next(told), executor)
+        for _ in range(4):
+            quota.look(usage, crowded=False)
+            time.sleep(0.1)
+    assert quota.limit == 50 * MIB
 
 
 def test_a_server_that_is_away_is_tried_again(process):

@@ -175,12 +175,12 @@ class Guard:
             temporary.replace(target)
 
 
-def _counter(store: Path) -> Callable[[], int]:
-    def count() -> int:
+def _counter(store: Path) -> Callable[[], int | None]:
+    def count() -> int | None:
         try:
             return removed_bytes(store)
         except (BadgerError, OSError) as error:
             logger.info("the removed files of %s cannot be counted now: %s", store.name, error)
-            return 0
+            return None
 
     return count

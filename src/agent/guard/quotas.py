@@ -35,11 +35,12 @@ class ShareQuota:
 
     Args:
         share: as it was asked for.
-        count: sums up the sizes of the removed files that the server still counts, in bytes.
+        count: sums up the sizes of the removed files that the server still counts, in bytes; None
+            where that cannot be told now.
         executor: runs it, since it takes seconds where there are millions of files.
     """
 
-    def __init__(self, share: GuardedShare, count: Callable[[], int], executor: Executor):
+    def __init__(self, share: GuardedShare, count: Callable[[], int | None], executor: Executor):
         self._share = share
         self._count = count
         self._executor = executor
@@ -47,7 +48,7 @@ class ShareQuota:
         self._removed = 0
         self._level = Level.OPEN
         self._frozen_at = 0
-        self._counting: Future[int] | None = None
+        self._counting: Future[int | None] | None = None
         self._counted_used = 0
         self._counted_from = self._count_at = 0.0
         self._applied: int | None = None
@@ -86,8 +87,11 @@ class ShareQuota:
             # Something was truncated, or the share restored: what was counted may be gone.
             self._removed, self._counted_used, self._count_at = 0, 0, 0.0
         if self._counting is not None and self._counting.done():
-            self._removed = min(self._counting.result(), usage.used_bytes)
-            self._counting, self._counted_used = None, usage.used_bytes
+            counted, self._counting = self._counting.result(), None
+            # What was counted last holds where it cannot be told now.
+            if counted is not None:
+                self._removed = min(counted, usage.used_bytes)
+                self._counted_used = usage.used_bytes
             now = time.monotonic()
             pause = (now - self._counted_from) / _COUNTING_PART
             self._count_at = now + max(_COUNT_EVERY, pause)
