@@ -125,7 +125,8 @@ def test_the_plan_has_durations_in_its_own_words(client):
 
 
 def test_a_service_that_fails_at_once_is_an_error_with_its_output_and_is_tried_again(client):
-    client.add_layer("s", layer("sh -c 'echo last words; exit 3'"), combine=True)
+    words = layer("sh -c 'echo last words; exit 3'", **{"backoff-delay": "60s"})
+    client.add_layer("s", words, combine=True)
     with pytest.raises(pebble.ChangeError, match="exited quickly with code 3") as raised:
         client.replan_services()
     logs = [entry for task in raised.value.change.tasks for entry in task.log]
@@ -178,7 +179,8 @@ def test_a_signal_goes_to_the_process_of_a_service_that_runs(client, tmp_path):
         f"echo x >> {tmp_path}/starts\n"
         "while :; do sleep 0.05; done\n"
     )
-    client.add_layer("s", layer(f"sh {script}"), combine=True)
+    # Its next start is far away, so that it is seen to wait for it on any machine.
+    client.add_layer("s", layer(f"sh {script}", **{"backoff-delay": "60s"}), combine=True)
     with pytest.raises(pebble.APIError, match="service is not running"):
         client.send_signal("SIGINT", ["s"])
     client.replan_services()
