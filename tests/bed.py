@@ -8,6 +8,7 @@ this machine, and processes are simply started and ended. What cannot be shown t
 import functools
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 
 from tests import namespaces
@@ -66,6 +67,17 @@ def enter() -> str:
     except namespaces.NamespaceError as error:
         return str(error)
     return ""
+
+
+def enter_or_exit() -> None:
+    """Enter namespaces, for a command that cannot do without them.
+
+    Raises:
+        SystemExit: this machine does not allow it; the text says so, and what would help.
+    """
+    if reason := enter():
+        helps = _remedy(reason)
+        sys.exit(f"namespaces are needed and refused here: {reason}. What helps: {helps}")
 
 
 @functools.cache

@@ -25,13 +25,13 @@ from typing import Any, Self
 import pymysql
 import pytest
 
-from tests import namespaces
+from tests import folders, namespaces
 from tests.ports import HOST, free_port
 
 ROOT = Path(__file__).parents[1]
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE"
 _ADMIN = "admin"
-_START_TIMEOUT = 30.0
+_START_TIMEOUT = 120.0
 _STOP_TIMEOUT = 30.0
 _SETUP_TIMEOUT = 120
 # What MariaDB's own script feeds to a server that has no system tables yet, in each of its files'
@@ -353,9 +353,22 @@ def _as_arguments(options: Mapping[str, Option]) -> list[str]:
 def _template(found: Program) -> Path:
     """A data directory with the system tables, made once for each version of each server."""
     digest = hashlib.sha256("\n".join(found.command).encode()).hexdigest()[:8]
-    path = ROOT / ".cache/databases" / f"{found.version}-{digest}"
+    name = f"{found.version}-{digest}"
+    shared = ROOT / ".cache/databases" / name
+    try:
+        _make_template(found, shared)
+        # Somebody else's: of root, say, who ran the tests in this checkout before.
+        (shared / "ibdata1").open("rb").close()
+    except PermissionError:
+        own = folders.of_this_run() / "databases" / name
+        _make_template(found, own)
+        return own
+    return shared
+
+
+def _make_template(found: Program, path: Path) -> None:
     if path.exists():
-        return path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="making-") as folder:
         made = Path(folder) / "data"
@@ -369,7 +382,6 @@ def _template(found: Program) -> Path:
             _run_setup([*found.command, "--initialize-insecure", *_as_arguments(options)], b"")
         with contextlib.suppress(FileExistsError, OSError):  # another run was quicker
             made.rename(path)
-    return path
 
 
 def _sql(found: Program) -> bytes:

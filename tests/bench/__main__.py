@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from tests import namespaces
+from tests import bed
 from tests.bench import backups, core, mirror
 from tests.bench.rows import Row, say
 
@@ -33,7 +33,7 @@ def main() -> int:
     asked = parser.parse_args()
     # What was started ends with this process, also when somebody ends it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    namespaces.enter()
+    bed.enter_or_exit()
     say(f"bench: Python {sys.version.split()[0]}, {os.cpu_count()} cores")
     parts: list[Iterator[Row]] = []
     if asked.part in {None, "core"}:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests import namespaces, nfs, servers
+from tests import bed, nfs, servers
 from tests.archive.rig import Params, Unit
 from tests.bench.backups import make_share, nfs_port
 from tests.bench.process import peak_memory
@@ -216,7 +216,7 @@ def main() -> int:
     if not program.real or nfs.missing():
         say("drill: needs the real server and libnfs")
         return 1
-    namespaces.enter()
+    bed.enter_or_exit()
     with tempfile.TemporaryDirectory() as directory, S3Server(Path(directory)) as s3:
         bucket = s3.make_bucket("drill")
         with TimedUnit(program, Path(directory) / "unit", s3.settings(bucket)) as unit:

@@ -73,7 +73,7 @@ def main() -> int:
         except Exception as error:  # what is missing is said in a line
             if "--traceback" in sys.argv or isinstance(error, BrokenPipeError):
                 raise
-            _show(f"it cannot begin: {error or type(error).__name__}")
+            _show(f"it cannot begin: {str(error).strip() or type(error).__name__}")
             return 1
         demo.run()
     sys.stdout.write("\n")

@@ -62,6 +62,14 @@ def test_without_namespaces_the_first_line_says_so_and_why(tmp_path):
     assert "For the better one: unset DITTOFS_TEST_BED" in done.stdout
 
 
+def test_a_command_that_cannot_do_without_namespaces_says_what_helps(tmp_path):
+    text = "from tests import bed\nbed.enter_or_exit()"
+    done = in_a_process(text, tmp_path, DITTOFS_TEST_BED="plain")
+    assert done.returncode == 1
+    assert done.stderr.startswith("namespaces are needed and refused here: ")
+    assert done.stderr.endswith("What helps: unset DITTOFS_TEST_BED\n")
+
+
 def test_what_was_tried_in_vain_changes_nothing(tmp_path):
     """Half of the way in there would be a network without loopback."""
     text = (

@@ -16,7 +16,7 @@ from random import Random
 
 import budget
 from budget import Space
-from tests import namespaces, servers
+from tests import bed, servers
 from tests.limits import volume
 from tests.limits.index import Pattern
 from tests.limits.run import Run, say
@@ -41,7 +41,7 @@ def main() -> int:
     if not server.real:
         say("limits: there is no real server: see tests/limits/test_limits.py for the stand-in")
         return 0
-    namespaces.enter()
+    bed.enter_or_exit()
     began = time.monotonic()
     random = Random(asked.seed)  # noqa: S311  # the same each time
     with (

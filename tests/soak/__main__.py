@@ -26,7 +26,7 @@ from random import Random
 
 from agent.journal import Position
 from agent.mysql import DatabaseError
-from tests import folders, namespaces, servers
+from tests import bed, folders, servers
 from tests.agent.rig import Agent, wait_until
 from tests.databases import DatabaseServer, TcpProxy, find_program
 from tests.nfs import missing
@@ -301,7 +301,7 @@ def main() -> int:
     which = asked.load or ("server" if server.real and not missing() else "standin")
     what = str(server) if which == "server" else "the stand-in's writer"
     say(f"soak: {what}, {find_program()}, {asked.seconds:.0f} s, seed {seed}")
-    namespaces.enter()
+    bed.enter_or_exit()
     with folders.temporary() as directory:
         soak = Soak(directory, seed, which)
         try:

@@ -21,7 +21,7 @@ from random import Random
 
 from ops import testing
 
-from tests import folders, namespaces, servers
+from tests import bed, folders, servers
 from tests.functional.files import ClientError
 from tests.s3 import S3Server
 from tests.soak.deployment import Site, ViolationError
@@ -183,7 +183,7 @@ def main() -> int:
     )
     # A hook that has ended a moment ago cannot be killed any more.
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
-    namespaces.enter()
+    bed.enter_or_exit()
     random = Random(asked.seed)  # noqa: S311  # the same each time
     points = only(asked.only, random) if asked.only else plan(random)
     began = time.monotonic()

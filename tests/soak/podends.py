@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 
 from agent.mysql import Database, Server
-from tests import namespaces, servers
+from tests import bed, servers
 from tests.agent.rig import wait_until
 from tests.databases import HOST, DatabaseServer, find_program
 from tests.functional.mysql import Provider
@@ -139,7 +139,7 @@ def main() -> int:
         say(f"podends: needs the real server and {missing() or 'nothing else'}")
         return 2
     say(f"podends: {server}, {servers.pebble()}, {find_program()}, seed {asked.seed}")
-    namespaces.enter()
+    bed.enter_or_exit()
     with (
         tempfile.TemporaryDirectory() as directory,
         DatabaseServer(Path(directory) / "database", size=GIB) as database,
