@@ -30,10 +30,10 @@ def main() -> int:
     commands = {"demo": "make demo", "test": "make test"}
     if arguments.tests:
         commands["test"] = f"make setup charmcraft && .venv/bin/python -m pytest {arguments.tests}"
-    commands = {name: commands[name] for name in arguments.steps.split(",")}
+    steps = tuple(arguments.steps.split(",")) if arguments.steps else ()
     if _git("status", "--porcelain"):
         say("what is not committed is not in the clones")
-    runner = Runner(commands, say, arguments.keep)
+    runner = Runner(commands, say, steps=steps, keep=arguments.keep)
     # An exception in the main thread, as Ctrl-C makes one.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
@@ -145,7 +145,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make fresh", description=__doc__)
     parser.add_argument("--rows", default=",".join(rows.USUAL), help="names, with commas between")
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time")
-    parser.add_argument("--steps", default="demo,test", help="demo, test, or both")
+    parser.add_argument(
+        "--steps", default="", help="demo, test, or both with a comma, in all rows; see rows.py"
+    )
     parser.add_argument("--tests", default="", help="folders of tests instead of make test")
     parser.add_argument("--keep", action="store_true", help="do not remove the systems")
     arguments = parser.parse_args()

@@ -24,6 +24,7 @@ class Who:
         folder: where the checkout is, in the home of the user.
         git: how it is made; the last argument is the folder.
         says: what the commands say where they cannot work; they are to fail then.
+        brief: whether the demo says enough, since the tests are run by somebody who is alike.
         python: a version of Python of this machine, first on PATH in there.
     """
 
@@ -37,6 +38,7 @@ class Who:
     folder: str = "dittofs"
     git: str = "git clone -q file:///fresh/project.git"
     says: str = ""
+    brief: bool = False
     python: str = ""
 
 
@@ -59,11 +61,14 @@ EVERYBODY = {
     ),
     "user": Who("user, packages installed before", installed=True),
     "container": Who("root, container without privileges", user="root", entry="container"),
-    "container-user": Who("user, container without privileges", entry="container", installed=True),
-    "chroot": Who("root, chroot", user="root", entry="chroot"),
+    "container-user": Who(
+        "user, container without privileges", entry="container", installed=True, brief=True
+    ),
+    "chroot": Who("root, chroot", user="root", entry="chroot", brief=True),
     "odd": Who(
         "user; worktree with spaces, umask 077, no HOME, LANG=C",
         installed=True,
+        brief=True,
         environment=_ODD,
         folder="a work tree",
         git=(
@@ -74,11 +79,12 @@ EVERYBODY = {
         "the same, container without privileges",
         entry="container",
         installed=True,
+        brief=True,
         environment=_ODD,
         folder="a checkout",
     ),
-    "old-python": Who("root, Python 3.10 first on PATH", user="root", python="3.10"),
-    "python3.12": Who("root, Python 3.12 first on PATH", user="root", python="3.12"),
+    "old-python": Who("root, Python 3.10 first on PATH", user="root", python="3.10", brief=True),
+    "python3.12": Who("root, Python 3.12 first on PATH", user="root", python="3.12", brief=True),
     "bare": Who("user without sudo, nothing installed", says="apt-get install"),
     "password": Who(
         "user, sudo asks for a password",

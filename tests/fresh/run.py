@@ -95,11 +95,26 @@ class Result:
 
 
 class Runner:
-    """Runs rows; `stop` ends all of them from another thread."""
+    """Runs rows; `stop` ends all of them from another thread.
 
-    def __init__(self, commands: dict[str, str], say: Callable[[str], None], keep: bool):
+    Args:
+        commands: what is typed, by `demo` and `test`.
+        say: prints a line.
+        steps: which of the commands, in each row that can work; empty: what rows.py says.
+        keep: whether the systems stay.
+    """
+
+    def __init__(
+        self,
+        commands: dict[str, str],
+        say: Callable[[str], None],
+        *,
+        steps: tuple[str, ...],
+        keep: bool,
+    ):
         self.commands = commands
         self.say = say
+        self.steps = steps
         self.keep = keep
         self._unmade: dict[str, str] = {}
         self._running: set[subprocess.Popen[str]] = set()
@@ -152,9 +167,9 @@ class Runner:
             if prepared.failed:
                 result.failed = f"not prepared: {prepared.failed}"
                 return
-            for name, command in self.commands.items():
-                if who.says and name != "demo":
-                    continue
+            usual = ("demo",) if who.brief else ("demo", "test")
+            for name in ("demo",) if who.says else self.steps or usual:
+                command = self.commands[name]
                 self.say(f"{result.row.name}: {command}")
                 typed = _TYPED.format(
                     folder=who.folder, git=who.git, environment=who.environment, command=command
