@@ -26,6 +26,8 @@ def content_of(snapshot: str) -> dict[str, bytes]:
         SEGMENT: BIG,
         "journal/0000000000000002.seg": snapshot.encode() * 100,
         "journal/0000000000000003.seg": b"",
+        "journal/cold.log": b"cold of " + snapshot.encode(),
+        "journal/format": b"2\n",
         f"snapshots/{snapshot}/metadata.dump": b"dump of " + snapshot.encode(),
         f"snapshots/{snapshot}/manifest.hashes": b"hashes of " + snapshot.encode(),
     }

@@ -117,7 +117,7 @@ def test_everything(settings, backup):
     raw = settings.metadata / ".restoring" / BACKUP_DATABASE
     assert raw.read_bytes() == backup.database.read_bytes()
     sizes = sum(len(data) for data in laid(settings).values()) + raw.stat().st_size
-    assert result == {"size": sizes, "files": 11, "shares": ["/export", "/a b"]}
+    assert result == {"size": sizes, "files": 15, "shares": ["/export", "/a b"]}
     staged = Volumes(settings.root).staging.of(OPERATION)
     assert (staged.full, staged.backup_id, staged.shares) == (True, ID, SHARES)
     assert fetch(settings) == result
