@@ -45,7 +45,7 @@ def process(request, tmp_path):
 
 
 def settings(process, quota=0, freeze=0, halt=0, room=0, *, read_only=False):
-    api = Api(process.url, "http://127.0.0.1:9090/metrics", "admin", PASSWORD)
+    api = Api(process.url, f"http://127.0.0.1:{process.metrics_port}/metrics", "admin", PASSWORD)
     run = process.root / "run"
     run.mkdir(exist_ok=True)
     bounds = Bounds(freeze, freeze * 5 // 4, halt)

@@ -13,10 +13,8 @@ from pydantic import SecretStr
 
 import names
 from api import Api, ApiError
+from tests import bed
 from tests.contract.server import PASSWORD
-
-URL, METRICS = "http://127.0.0.1:8080", "http://127.0.0.1:9090/metrics"
-SMB = 12445
 
 
 def make(server, name: str) -> dict:
@@ -42,10 +40,15 @@ def told(server) -> set[str]:
     return {share["name"] for share in server.api("GET", "/shares").json()}
 
 
+def metrics(server) -> httpx.Response:
+    """What Prometheus gets."""
+    return httpx.get(f"http://127.0.0.1:{server.metrics_port}/metrics")
+
+
 @contextlib.contextmanager
-def client():
+def client(server):
     """The charm's own client, logged in."""
-    with Api(URL) as api:
+    with Api(server.url) as api:
         api.login(SecretStr(PASSWORD))
         yield api
 
@@ -67,7 +70,7 @@ def test_the_server_decodes_the_name_in_a_body_and_the_charm_knows_how(fresh):
     for asked, made in DECODED.items():
         assert make(fresh, asked)["name"] == made == names.as_read(asked)
         assert (fresh.content / "shares" / names.folder(made)).is_dir()
-    with client() as api:
+    with client(fresh) as api:
         for asked, made in DECODED.items():
             # The routes decode once more: each of these is found under the name that was told.
             api.enable_share(made, enabled=False)
@@ -84,18 +87,18 @@ def test_a_name_that_is_no_utf8_kills_the_server_by_its_metrics_and_can_be_taken
     fresh.start()
     assert make(fresh, "/caf%e9")["name"] == "/caf\ufffd" == names.as_told("/caf\udce9")
     with pytest.raises(httpx.HTTPError):
-        httpx.get(METRICS)
+        metrics(fresh)
     assert fresh.end() == 2
     fresh.start()
-    with client() as api:
+    with client(fresh) as api:
         api.enable_share(names.as_read("/caf%e9"), enabled=False)
     with pytest.raises(httpx.HTTPError):
-        httpx.get(METRICS)
+        metrics(fresh)
     fresh.end()
     fresh.start()
-    with client() as api:
+    with client(fresh) as api:
         api.delete_share(names.as_read("/caf%e9"))
-    assert httpx.get(METRICS).is_success
+    assert metrics(fresh).is_success
     assert told(fresh) == set()
     # Its files stay.
     assert (fresh.content / "shares" / names.folder("/caf\udce9")).is_dir()
@@ -107,7 +110,7 @@ def test_a_share_with_a_name_too_long_for_file_handles_is_there_in_name_only(fre
     assert make(fresh, longest)["status"]["status"] == "healthy"
     status = make(fresh, longer)["status"]
     assert (status["status"], "share not found" in status["message"]) == ("unknown", True)
-    with client() as api:
+    with client(fresh) as api:
         for name in (longest, longer):
             api.delete_share(name)
 
@@ -129,7 +132,7 @@ GOOD = [
 def reaches(share: str) -> bool:
     """Whether a client of SMB comes to a share."""
     done = subprocess.run(
-        ["smbclient", f"//127.0.0.1/{share[1:]}", "-p", str(SMB), "-U", "admin", "-c", "ls"],
+        ["smbclient", f"//127.0.0.1/{share[1:]}", "-p", str(bed.SMB), "-U", "admin", "-c", "ls"],
         env=os.environ | {"PASSWD": PASSWORD, "LC_ALL": "C.UTF-8"},
         check=False,
         capture_output=True,
@@ -150,7 +153,7 @@ def test_every_name_that_is_taken_is_read_alike_by_all_that_use_it(fresh):
         assert names.folder(name) == names.key(name)
         fresh.files.put(name, {"a": name.encode()})
     assert told(fresh) == set(GOOD)
-    assert httpx.get(METRICS).is_success
+    assert metrics(fresh).is_success
     fresh.stop()
     fresh.start()
     assert {path.name for path in (fresh.content / "shares").iterdir()} == {
@@ -159,7 +162,7 @@ def test_every_name_that_is_taken_is_read_alike_by_all_that_use_it(fresh):
     for name in GOOD:
         assert fresh.files.get(name, "a") == {"a": name.encode()}
     if fresh.program.real and shutil.which("smbclient"):
-        fresh.api("PUT", "/adapters/smb", {"enabled": True, "port": SMB})
+        fresh.api("PUT", "/adapters/smb", {"enabled": True, "port": bed.SMB})
         time.sleep(1)
         assert [name for name in GOOD if not reaches(name)] == []
 
@@ -168,7 +171,7 @@ def test_smb_reaches_no_share_with_capital_letters_and_none_called_ipc(fresh):
     if not fresh.program.real or not shutil.which("smbclient"):
         pytest.skip("needs a real server and smbclient")
     fresh.start()
-    fresh.api("PUT", "/adapters/smb", {"enabled": True, "port": SMB})
+    fresh.api("PUT", "/adapters/smb", {"enabled": True, "port": bed.SMB})
     for name in ("/Data", "/ÄRGER", "/IPC$"):
         assert make(fresh, name)["status"]["status"] == "healthy"
     time.sleep(1)

@@ -238,6 +238,11 @@ class Folder(Container):
             border().link("/app/dfs", self.server.path)
         super().start()
 
+    def terminate(self) -> None:
+        """Send SIGTERM to the daemon, which is this process's child."""
+        assert self.daemon is not None
+        self.daemon.terminate()
+
     def _client(self, socket: str) -> pebble.Client:
         return Client(socket, border())
 

@@ -111,11 +111,13 @@ def test_nothing_acknowledged_is_lost_with_a_pod_that_ends_and_its_metadata_volu
 
     with ThreadPoolExecutor(2) as clients:
         working = [clients.submit(work, number) for number in range(2)]
-        time.sleep(1.5)
-        began = time.monotonic()
-        killed = mirrored.pod.end()
-        took = time.monotonic() - began
-        stop.set()
+        try:
+            time.sleep(1.5)
+            began = time.monotonic()
+            killed = mirrored.pod.end()
+            took = time.monotonic() - began
+        finally:
+            stop.set()
     for each in working:
         each.result()
     assert killed == []

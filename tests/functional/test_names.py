@@ -7,10 +7,10 @@ import httpx
 import pytest
 
 import names
+from tests import bed
 from tests.functional.files import ClientError
 from tests.functional.test_life import CONTENT, server_pid, wait_for_file
 
-API, METRICS = "http://127.0.0.1:8080/api/v1", "http://127.0.0.1:9090/metrics"
 BOTH = "- name: /export\n- name: {}"
 
 
@@ -23,20 +23,20 @@ def _client(files):
 def make(unit, name: str) -> str:
     """Make a share as the earlier charm did, and list it; the name that the server gave it."""
     login = {"username": "admin", "password": unit.password()}
-    with httpx.Client(base_url=API) as client:
-        token = client.post(f"{API}/auth/login", json=login).json()["access_token"]
+    with httpx.Client(base_url=f"http://127.0.0.1:{bed.port(bed.API)}/api/v1") as client:
+        token = client.post("auth/login", json=login).json()["access_token"]
         client.headers["Authorization"] = f"Bearer {token}"
         key = names.key(name)
         config = json.dumps({"path": f"/data/metadata/stores/{key}"})
         store = {"name": key, "type": "badger", "config": config}
-        assert client.post(f"{API}/store/metadata", json=store).status_code == 201
+        assert client.post("store/metadata", json=store).status_code == 201
         share = {
             "name": name,
             "metadata_store_id": key,
             "local_block_store": "volume",
             "default_permission": "read-write",
         }
-        answer = client.post(f"{API}/shares", json=share)
+        answer = client.post("shares", json=share)
         assert answer.status_code == 201
         unit.change(config={**unit.state.config, "shares": BOTH.format(name)})
         return answer.json()["name"]
@@ -45,7 +45,7 @@ def make(unit, name: str) -> str:
 def scrape() -> bool:
     """What Prometheus does; whether there was an answer."""
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(METRICS).is_success
+        return httpx.get(f"http://127.0.0.1:{bed.port(bed.METRICS)}/metrics").is_success
     return False
 
 

@@ -31,7 +31,7 @@ class Ledger:
 
     def done(self) -> None:
         """It was acknowledged."""
-        self._write([_DONE])
+        self._write([_DONE, time.time()])
 
     def refused(self, error: int) -> None:
         """The server said that it cannot be done."""
@@ -52,11 +52,15 @@ class Ledger:
 
 @dataclass
 class _File:
-    """Where its content comes from, and to which sizes it was cut afterwards."""
+    """Where its content comes from, and to which sizes it was cut afterwards.
+
+    `at` is when the last operation on it was acknowledged.
+    """
 
     seed: str
     size: int
     cuts: list[int] = field(default_factory=list[int])
+    at: float = 0.0
 
     def digest(self) -> str:
         data = written(self.seed, self.size)
@@ -88,6 +92,7 @@ class Known:
         self._names: dict[str, _File] = {}
         self._gone: set[str] = set()
         self._recent: list[tuple[float, list[str]]] = []
+        self._lost_since = 0.0
         for path in paths:
             self._replay(path)
 
@@ -108,7 +113,7 @@ class Known:
         return sum(file is not _UNKNOWN for file in self._names.values())
 
     def _replay(self, path: Path) -> None:
-        self._recent = []
+        self._recent, self._lost_since = [], 0.0
         asked: list[Any] | None = None
         with path.open() as lines:
             for line in lines:
@@ -119,7 +124,9 @@ class Known:
                     continue
                 if note[0] in {_DONE, "-"}:
                     if asked and note[0] == _DONE:
-                        self._apply(*asked)
+                        # It may have waited for long, and be younger than its question.
+                        self._recent.append((note[1], _names(asked)))
+                        self._apply(asked[0], note[1], *asked[2:])
                     elif asked:
                         self._refused(note[1], *asked)
                     asked = None
@@ -128,11 +135,9 @@ class Known:
                 asked = None if note[0] == _LOST else note
                 if note[0] == _LOST:
                     self._lose(note[1])
-                else:
-                    self._recent.append((note[1], _names(note)))
         self._forget(asked)
 
-    def _apply(self, operation: str, _: float, name: str, *more: Any) -> None:
+    def _apply(self, operation: str, at: float, name: str, *more: Any) -> None:
         self.operations[operation] = self.operations.get(operation, 0) + 1
         file = self._names.get(name)
         if operation == "create":
@@ -147,6 +152,8 @@ class Known:
             self._gone.add(name)
         else:
             self._move(name, file, more[0], keep=operation == "link")
+        if (changed := self._names.get(name)) not in (None, _UNKNOWN):
+            changed.at = at
 
     def _create(self, name: str, file: _File | None, seed: str, size: int) -> None:
         if file is None:
@@ -172,14 +179,21 @@ class Known:
         del more
         file = self._names.get(name)
         if error == _NOT_THERE and operation != "create" and file not in (None, _UNKNOWN):
-            self.wrong.append(f"{operation} of {name}: it is not there")
+            self.wrong.append(f"{operation} of {name}: it is not there{self._age(file)}")
             self._unknown(name)
+
+    def _age(self, file: _File) -> str:
+        """How much longer than it had to be the last change of a file was acknowledged."""
+        if not self._lost_since:
+            return ""
+        return f" (changed {self._lost_since - file.at:.1f} s before what a loss may take)"
 
     def _forget(self, asked: list[Any] | None) -> None:
         for name in _names(asked) if asked else []:
             self._unknown(name)
 
     def _lose(self, since: float) -> None:
+        self._lost_since = since
         for at, names in self._recent:
             if at >= since:
                 for name in names:

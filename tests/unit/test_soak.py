@@ -83,6 +83,25 @@ def test_nothing_is_expected_of_the_last_moments_before_a_node_died(ledger, tmp_
     assert differences(tmp_path, {}) == ["/a is missing", "/d is missing"]
 
 
+def test_an_operation_is_as_old_as_its_answer(ledger, tmp_path):
+    ledger.begin("create", "/a", "1", 10)
+    time.sleep(0.3)
+    ledger.done()
+    note(ledger, "create", "/b", "2", 10)
+    ledger.lost(0.2)
+    note(ledger, "truncate", "/b", 5, answer=2)
+    assert differences(tmp_path, {}) == []
+
+
+def test_a_file_that_a_loss_may_not_take_is_told_with_its_age(ledger, tmp_path):
+    note(ledger, "create", "/a", "1", 10)
+    time.sleep(0.3)
+    ledger.lost(0.1)
+    note(ledger, "truncate", "/a", 5, answer=2)
+    (wrong,) = differences(tmp_path, {})
+    assert wrong.startswith("truncate of /a: it is not there (changed 0.")
+
+
 def test_a_client_that_is_started_while_others_are_killed_is_not_waited_for(tmp_path, monkeypatch):
     started = threading.Event()
     popen = subprocess.Popen
