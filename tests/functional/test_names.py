@@ -8,6 +8,7 @@ import pytest
 
 import names
 from tests import bed
+from tests.functional.border import border
 from tests.functional.files import ClientError
 from tests.functional.test_life import CONTENT, server_pid, wait_for_file
 
@@ -27,7 +28,8 @@ def make(unit, name: str) -> str:
         token = client.post("auth/login", json=login).json()["access_token"]
         client.headers["Authorization"] = f"Bearer {token}"
         key = names.key(name)
-        config = json.dumps({"path": f"/data/metadata/stores/{key}"})
+        root = "" if bed.bed().contained else border().root
+        config = json.dumps({"path": f"{root}/data/metadata/stores/{key}"})
         store = {"name": key, "type": "badger", "config": config}
         assert client.post("store/metadata", json=store).status_code == 201
         share = {
