@@ -179,8 +179,8 @@ class Known:
         del more
         file = self._names.get(name)
         if error == _NOT_THERE and operation != "create" and file not in (None, _UNKNOWN):
+            # It has to be there in the end all the same: that tells a loss from a wrong answer.
             self.wrong.append(f"{operation} of {name}: it is not there{self._age(file)}")
-            self._unknown(name)
 
     def _age(self, file: _File) -> str:
         """How much longer than it had to be the last change of a file was acknowledged."""
