@@ -30,6 +30,7 @@ def main() -> int:
     with Client("/export") as client:
         with contextlib.suppress(NfsError):
             client.mkdir(home)
+        ledger.began()
         number = 0
         while True:
             number += 1

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from tests.databases import ROOT
@@ -14,6 +16,7 @@ from tests.nfs import Client, NfsError
 from tests.soak.ledger import Known, Ledger
 
 _AGAIN_SECONDS = 0.1
+_CONNECT_SECONDS = 60.0
 
 
 class Clients:
@@ -73,10 +76,16 @@ class Clients:
 
     def lost(self, seconds: float) -> None:
         """What they were told for so long may be lost."""
+        self._note(lambda ledger: ledger.lost(seconds))
+
+    def ending(self) -> None:
+        """The server is about to be told to end while they work."""
+        self._note(Ledger.ending)
+
+    def _note(self, write: Callable[[Ledger], None]) -> None:
         for home in self._lives:
-            ledger = Ledger(self._notes(home))
-            ledger.lost(seconds)
-            ledger.close()
+            with closing(Ledger(self._notes(home))) as ledger:
+                write(ledger)
 
     def _notes(self, home: str) -> Path:
         return self._place / f"{home.strip('/')}.ledger"
@@ -106,7 +115,7 @@ class Clients:
 def tree(*roots: str) -> dict[str, str]:
     """Every path below directories of the share, with a digest of what the server reads there."""
     found: dict[str, str] = {}
-    with Client("/export") as client:
+    with _connected() as client:
         for root in roots:
             try:
                 paths = list(client.walk(root))
@@ -116,3 +125,15 @@ def tree(*roots: str) -> dict[str, str]:
                 continue
             found |= {path: hashlib.sha256(client.read(path)).hexdigest() for path in paths}
     return found
+
+
+def _connected() -> Client:
+    """A connection; a server on a busy machine may take none in its first seconds."""
+    end = time.monotonic() + _CONNECT_SECONDS
+    while True:
+        try:
+            return Client("/export")
+        except NfsError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(_AGAIN_SECONDS)

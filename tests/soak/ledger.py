@@ -3,6 +3,9 @@
 From the notes follows what the share has to hold. Of an operation without an answer it is not
 known whether it was done, nor of one that was answered shortly before a node died with its volume:
 the names it had to do with are left out.
+
+A server that is ending answers "no such file" for files that it has (seen on v0.29.0). That is no
+loss: it is not held against it, and the file has to be there afterwards.
 """
 
 import hashlib
@@ -17,6 +20,7 @@ from typing import Any
 _NOT_THERE = 2
 _DONE = "+"
 _LOST = "lost"
+_BEGAN, _ENDING = "began", "ending"
 
 
 class Ledger:
@@ -40,6 +44,14 @@ class Ledger:
     def lost(self, seconds: float) -> None:
         """Node and volume were lost, and with them perhaps what was done for so long."""
         self._write([_LOST, time.time() - seconds])
+
+    def began(self) -> None:
+        """A client begins, on a server that serves."""
+        self._write([_BEGAN])
+
+    def ending(self) -> None:
+        """The server is about to be told to end."""
+        self._write([_ENDING])
 
     def close(self) -> None:
         """Let go of the file."""
@@ -93,6 +105,7 @@ class Known:
         self._gone: set[str] = set()
         self._recent: list[tuple[float, list[str]]] = []
         self._lost_since = 0.0
+        self._ending = False
         for path in paths:
             self._replay(path)
 
@@ -113,7 +126,7 @@ class Known:
         return sum(file is not _UNKNOWN for file in self._names.values())
 
     def _replay(self, path: Path) -> None:
-        self._recent, self._lost_since = [], 0.0
+        self._recent, self._lost_since, self._ending = [], 0.0, False
         asked: list[Any] | None = None
         with path.open() as lines:
             for line in lines:
@@ -131,8 +144,13 @@ class Known:
                         self._refused(note[1], *asked)
                     asked = None
                     continue
+                if note[0] == _ENDING:
+                    self._ending = True
+                    continue
                 self._forget(asked)
-                asked = None if note[0] == _LOST else note
+                asked = None if note[0] in {_LOST, _BEGAN} else note
+                if note[0] == _BEGAN:
+                    self._ending = False
                 if note[0] == _LOST:
                     self._lose(note[1])
         self._forget(asked)
@@ -178,7 +196,10 @@ class Known:
     def _refused(self, error: int, operation: str, _: float, name: str, *more: Any) -> None:
         del more
         file = self._names.get(name)
-        if error == _NOT_THERE and operation != "create" and file not in (None, _UNKNOWN):
+        if operation == "create":
+            # It may have been emptied before it could not be written.
+            self._unknown(name)
+        elif error == _NOT_THERE and not self._ending and file not in (None, _UNKNOWN):
             # It has to be there in the end all the same: that tells a loss from a wrong answer.
             self.wrong.append(f"{operation} of {name}: it is not there{self._age(file)}")
 

@@ -138,6 +138,7 @@ class ServerLoad:
 
     def end(self) -> None:
         """End the server in good order, under the clients' load."""
+        self.clients.ending()
         self._server.stop()
         self.clients.end()
 

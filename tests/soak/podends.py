@@ -66,6 +66,7 @@ class Rounds:
             wait_until(lambda: clients.at_work)
             time.sleep(self._random.uniform(0, 4))
             began = time.monotonic()
+            clients.ending()
             killed = self.pod.end()
             took = time.monotonic() - began
         finally:

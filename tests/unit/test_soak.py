@@ -73,6 +73,22 @@ def test_a_file_that_the_server_does_not_know_any_more_is_found(ledger, tmp_path
     assert differences(tmp_path, {"/a": digest("1", 10)}) == [wrong]
 
 
+def test_a_server_that_is_ending_may_not_know_a_file_that_is_there_afterwards(ledger, tmp_path):
+    note(ledger, "create", "/a", "1", 10)
+    note(ledger, "create", "/b", "2", 10)
+    ledger.began()
+    ledger.begin("truncate", "/a", 5)
+    ledger.ending()
+    ledger.refused(2)
+    note(ledger, "create", "/b", "3", 10, answer=2)
+    tree = {"/a": digest("1", 10), "/b": digest("2", 0)}
+    assert differences(tmp_path, tree) == []
+    assert differences(tmp_path, {}) == ["/a is missing"]
+    ledger.began()
+    note(ledger, "truncate", "/a", 5, answer=2)
+    assert differences(tmp_path, tree) == ["truncate of /a: it is not there"]
+
+
 def test_nothing_is_expected_of_the_last_moments_before_a_node_died(ledger, tmp_path):
     note(ledger, "create", "/a", "1", 10)
     time.sleep(0.3)
