@@ -1,5 +1,7 @@
 """For all tests: where their files are, and what is skipped where there are no namespaces."""
 
+import signal
+
 import pytest
 
 from tests import bed, folders
@@ -11,6 +13,9 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "needs_namespaces(what): skipped, with this reason, where there are none"
     )
+    # A container's processes begin with it, but not those of a shell's job in the background.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.option.basetemp:
         config.option.basetemp = str(folders.of_this_run() / "t")
 

@@ -21,13 +21,20 @@ BIG = bytes(PIECE) + 4 * _BLOCK + bytes(PIECE) + 4 * _BLOCK + b"the end" + bytes
 
 
 def content_of(snapshot: str) -> dict[str, bytes]:
-    """The files of a share."""
+    """The files of a share, with what newer servers have beside their segments."""
+    return {
+        **golden_content_of(snapshot),
+        "journal/cold.log": b"cold of " + snapshot.encode(),
+        "journal/format": b"2\n",
+    }
+
+
+def golden_content_of(snapshot: str) -> dict[str, bytes]:
+    """The files of a share in the golden backup."""
     return {
         SEGMENT: BIG,
         "journal/0000000000000002.seg": snapshot.encode() * 100,
         "journal/0000000000000003.seg": b"",
-        "journal/cold.log": b"cold of " + snapshot.encode(),
-        "journal/format": b"2\n",
         f"snapshots/{snapshot}/metadata.dump": b"dump of " + snapshot.encode(),
         f"snapshots/{snapshot}/manifest.hashes": b"hashes of " + snapshot.encode(),
     }

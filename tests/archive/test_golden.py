@@ -1,7 +1,7 @@
 """A backup that the first version made is restored by this one: its objects are in golden.json.
 
-The files in it are those of `backups.content_of`, so they are not kept a second time. Never made
-anew: where this fails, backups that users have cannot be restored any more.
+The files in it are those of `backups.golden_content_of`, so they are not kept a second time. Never
+made anew: where this fails, backups that users have cannot be restored any more.
 """
 
 import base64
@@ -16,7 +16,7 @@ from agent.archive.catalogue import Catalogue
 from agent.archive.progress import Progress
 from agent.archive.request import Request
 from agent.archive.settings import S3
-from tests.archive.backups import content_of
+from tests.archive.backups import golden_content_of
 from tests.archive.volumes import SHARES, request_for, settings_for
 
 _GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))
@@ -50,5 +50,5 @@ def test_every_file_comes_back(settings):
     laying.fetch(settings, asked, Progress())
     for share in SHARES:
         place = settings.content / ".restoring" / "shares" / share.key
-        for path, data in content_of(share.snapshot).items():
+        for path, data in golden_content_of(share.snapshot).items():
             assert (place / path).read_bytes() == data
