@@ -15,12 +15,16 @@ from agent.log_writer import LogWriter
 from tests.agent.rig import Agent, wait_until
 from tests.stores import content, flush, write
 
+# Seconds: how long the agent waits for the server, what "at once" is on a machine that other tests
+# keep busy, and what it may take in all.
+PATIENCE, AT_ONCE, IN_ALL = 5, 3.5, 15
+
 
 @pytest.fixture
 def patient(agent, store):
-    """An agent that follows a store; it waits for 5 s for the server's end."""
+    """An agent that follows a store; it waits for `PATIENCE` for the server's end."""
     write(store, {b"a": b"1"})
-    agent.arguments = ("--patience", "5")
+    agent.arguments = ("--patience", str(PATIENCE))
     agent.start()
     agent.equal()
     return agent
@@ -38,7 +42,7 @@ def end(agent: Agent) -> float:
     return time.monotonic()
 
 
-def ended(agent: Agent, seconds: float = 10.0) -> int:
+def ended(agent: Agent, seconds: float = 30.0) -> int:
     assert agent.process is not None
     code = agent.process.wait(seconds)
     agent.process = None
@@ -60,7 +64,7 @@ def test_what_the_server_writes_to_the_last_is_in_mysql(patient, store, clean):
             flush(store)
     began = time.monotonic()
     assert ended(patient) == 0
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < AT_ONCE
     assert patient.mirrored() == content(store)
     assert "all that it wrote is in MySQL" in patient.log
 
@@ -102,7 +106,7 @@ def test_an_order_to_end_does_not_wait_for_the_server(patient, store):
     with opened(store):
         began = time.monotonic()
         assert patient.stop(signal.SIGINT) == 0
-        assert time.monotonic() - began < 1.2
+        assert time.monotonic() - began < AT_ONCE
     assert patient.status["state"] == "stopped"
 
 
@@ -113,14 +117,14 @@ def test_an_order_ends_the_waiting_for_the_server(patient, store):
         assert patient.process.poll() is None
         began = time.monotonic()
         assert patient.stop(signal.SIGINT) == 0
-        assert time.monotonic() - began < 1.2
+        assert time.monotonic() - began < AT_ONCE
 
 
 def test_a_server_that_does_not_end_is_not_waited_for_for_ever(patient, store):
     with opened(store):
         began = end(patient)
         assert ended(patient) == 0
-        assert 4 < time.monotonic() - began < 7
+        assert PATIENCE - 1 < time.monotonic() - began < IN_ALL
     assert "ended before it was seen that all is in MySQL" in patient.log
     assert patient.mirrored() == {b"a": b"1"}
 
@@ -132,9 +136,9 @@ def test_mysql_that_is_away_is_waited_for_and_no_longer_than_that(patient, store
             server.write({b"b": b"1"}, sync=False)
             began = end(patient)
             assert ended(patient) == 0
+            assert PATIENCE - 1 < time.monotonic() - began < IN_ALL
         finally:
             database.start()
-        assert 4 < time.monotonic() - began < 7
     assert "1 transactions wait" in patient.log
     patient.start()
     patient.equal()

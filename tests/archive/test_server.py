@@ -135,7 +135,7 @@ def test_a_server_that_never_gets_ready():
     began = time.monotonic()
     with pytest.raises(ServerError, match="does not answer for 0"):
         away.wait_ready(Progress(), 0.2)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     with pytest.raises(ServerError, match=r"does not answer$"):
         away.shares()
 

@@ -138,7 +138,7 @@ def test_a_server_that_accepts_and_says_nothing(place, proxy):
     started = time.monotonic()
     with pytest.raises(AwayError, match="no greeting"):
         Database(place.access(proxy.port), timeout=0.5).connect()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
 
 
 def test_something_that_is_no_mysql(place):
