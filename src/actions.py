@@ -270,8 +270,11 @@ class Actions:
             self._workload.stop(f"to start without the {params.volume} volume")
             places = volumes.set_aside(self._container, pair, params.volume)
             self._workload.forget_exit()
-            # The users that may have stayed are of another life: admin is made anew.
-            volumes.commit(self._container, volumes.look(self._container), self._state, life="")
+            # The users that may have stayed are of another life: admin is made anew. Their file
+            # stays what the newest server made of it.
+            server = pair.served[0] if params.volume == "content" else ""
+            left = volumes.look(self._container)
+            volumes.commit(self._container, left, self._state, "", server)
         return {"kept-aside": ", ".join(places) or "nothing"}
 
     def adopt_volumes(self, params: AdoptVolumesParams) -> Results:

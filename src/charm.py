@@ -137,6 +137,7 @@ class DittofsCharm(ops.CharmBase):
             state.offer(self.model, first)
             self._active = _describe(juju, outcome.serving)
             self._active += "; for a trial: the content volume is too small" * outcome.trial
+            self._active += f"; server {outcome.build!r} is no release" if outcome.build else ""
             self._active += "; metadata in MySQL" if outcome.mirrored else ""
             self._active += f"; {outcome.activity}" if outcome.activity else ""
             juju = juju.model_copy(update={"served_share": first})

@@ -11,6 +11,7 @@ from ops import pebble
 
 import files
 import layers
+import releases
 from credentials import Credentials
 from errors import BlockedError, WaitingError
 from options import Options
@@ -26,6 +27,10 @@ API_PORT, NFS_PORT, SMB_PORT, METRICS_PORT = 8080, 12049, 12445, 9090
 API_URL = f"http://localhost:{API_PORT}"
 METRICS_URL = f"http://localhost:{METRICS_PORT}/metrics"
 
+_PROGRAM = "/app/dfs"
+# What the program said it is, and which file that was. It goes with the container.
+_NAME = "/config/server-name"
+_NAME_TIMEOUT = 5.0
 _CONFIG = "/config/config.yaml"
 _SERVE = "/config/serve.sh"
 _CHECK_HANG = "/config/check-hang.sh"
@@ -84,6 +89,45 @@ class Workload:
         """Whether Pebble says that the server runs now."""
         service = self._container.get_services(SERVICE).get(SERVICE)
         return service is not None and service.is_running()
+
+    def name(self) -> str:
+        """The version of the server in this container, in its own words.
+
+        It is asked once: what it said is noted in the container, which a new image replaces.
+
+        Raises:
+            BlockedError: it does not say.
+        """
+        try:
+            (info,) = self._container.list_files(_PROGRAM, itself=True)
+            stamp = f"{info.size} {info.last_modified.isoformat()}"
+            noted = (files.read(self._container, _NAME) or b"").decode(errors="replace")
+            known, _, name = noted.partition("\n")
+            if known == stamp and name:
+                return name
+            name = releases.told(*self._ask_name())
+        except pebble.APIError as error:
+            raise _nameless(error.message) from None
+        except pebble.ChangeError as error:
+            raise _nameless(error.err.splitlines()[-1].lstrip("- ")) from None
+        except (pebble.TimeoutError, TimeoutError):
+            raise _nameless(f"it takes longer than {_NAME_TIMEOUT:.0f} s") from None
+        except pebble.ExecError as error:  # pyright: ignore[reportUnknownVariableType]  # of what is in ops' own generic
+            raise _nameless(f"it ended with {error.exit_code}") from None
+        self._container.push(_NAME, f"{stamp}\n{name}", permissions=0o644, make_dirs=True)
+        logger.info("server: the program says it is %s", name)
+        return name
+
+    def _ask_name(self) -> list[str]:
+        """What it prints; v0.29 does so to its standard error."""
+        process = self._container.exec(
+            # Any bytes are text in this encoding.
+            [_PROGRAM, "version"],
+            timeout=_NAME_TIMEOUT,
+            stdin="",
+            encoding="latin-1",
+        )
+        return [each or "" for each in process.wait_output()]
 
     def check_last_exit(self) -> None:
         """Return where it is worth starting the server.
@@ -186,6 +230,13 @@ class Workload:
         if files.read(self._container, path) != content.encode():
             self._container.push(path, content, permissions=mode, make_dirs=True)
             logger.info("server: wrote %s", path)
+
+
+def _nameless(reason: str) -> BlockedError:
+    line = " ".join(reason.split())
+    return BlockedError(
+        f"attach another dittofs-image: its {_PROGRAM} does not say its version ({line[:200]})"
+    )
 
 
 def _digest(data: bytes) -> str:

@@ -4,11 +4,31 @@ import shutil
 import signal
 import socket
 import sqlite3
+import subprocess
 
 import httpx
 import pytest
 
+import releases
 from agent import presence
+
+
+def test_it_says_its_version_without_touching_anything(fresh):
+    done = subprocess.run(
+        [fresh.program.path, "version"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    # It is the standard error that has it.
+    assert done.stdout == ""
+    first, second, *_ = done.stderr.splitlines()
+    assert first == f"dfs {fresh.program.version.split()[-1]}"
+    assert second.startswith("  Commit: ")
+    assert releases.order(releases.told(done.stdout, done.stderr))
+    assert not list(fresh.metadata.iterdir())
 
 
 @pytest.mark.needs_namespaces("the ports that a server begins with")
