@@ -287,6 +287,7 @@ class Actions:
         self._need_nothing_under_way()
         with pebble_errors():
             volumes.adopt(self._container, pair, self._state)
+            self._workload.forget_exit()
         return {"adopted": mismatch.adopt}
 
     def recover_metadata(self, params: RecoverMetadataParams) -> Results:

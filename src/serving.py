@@ -240,7 +240,8 @@ def _ensure_running(
         return workload.ensure(state.options, made), pair
     name = workload.name()
     pair.check_server(name, allow_unknown=state.options.allow_unknown_server)
-    workload.check_last_exit()
+    if not workload.changed(state.options, made):
+        workload.check_last_exit()
     workload.stop("its passwords are of another life" if estranged else "it is to be started anew")
     volumes.check_writable(container)
     if estranged:

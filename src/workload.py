@@ -36,7 +36,9 @@ _SERVE = "/config/serve.sh"
 _CHECK_HANG = "/config/check-hang.sh"
 _EXIT_CODE = "/config/exit-code"
 _LAST_WORDS = "/config/last-words"
-_NEWER_STATE = 78
+# The script has these: that it gave up, and what was said how often before.
+_REFUSED, _REFUSALS = "/config/refused", "/config/refusals"
+_OTHER_STATE = 78
 # A pod has 30 s for its end, and the mirror is to be done with what the server wrote last. The
 # server ends within 3 x shutdown_timeout + 5 s, in good order or not: what it has acknowledged is
 # in its logs by then, so one that is killed loses nothing and only starts more slowly.
@@ -133,13 +135,27 @@ class Workload:
         """Return where it is worth starting the server.
 
         Raises:
-            BlockedError: it said that the volumes were written by a newer server.
+            BlockedError: it refuses for good; the text has its last words.
         """
-        if self.last_exit() == _NEWER_STATE:
+        code = self.last_exit()
+        if code == _OTHER_STATE:
             raise BlockedError(
-                "the volumes were written by a newer server, this one cannot read them: refresh "
-                "to the newer dittofs-image (exit code 78)"
+                "attach the dittofs-image that wrote the volumes, this one refuses them: "
+                f"{self._last_words()} (exit code {code})"
             )
+        if code is not None and files.read(self._container, _REFUSED) is not None:
+            raise BlockedError(
+                "mend what the server refuses, then set log-level or memory to try again: "
+                f"{self._last_words()}"
+            )
+
+    def changed(self, options: Options, credentials: Credentials) -> bool:
+        """Whether it would be started otherwise than the last time in this container."""
+        plan = self._container.get_plan()
+        if SERVICE not in plan.services:
+            return False
+        layer = _layer(self._ensure_config(options, plan), options, credentials)
+        return bool(layers.different(plan, layer))
 
     def check_worth_waiting(self) -> None:
         """`check_last_exit` for who waits for the API, outside `pebble_errors()`."""
@@ -155,7 +171,7 @@ class Workload:
         """Return where the server runs, or has not ended yet in this pod.
 
         Raises:
-            BlockedError: it said that the volumes were written by a newer server.
+            BlockedError: it refuses for good.
             WaitingError: it ended otherwise, and Pebble starts it again.
         """
         if self.running:
@@ -163,13 +179,20 @@ class Workload:
         self.check_last_exit()
         code = self.last_exit()
         if code is not None:
-            words = (files.read(self._container, _LAST_WORDS) or b"").decode(errors="replace")
-            last = (words.strip().splitlines() or ["see its log"])[-1]
-            raise WaitingError(f"the server ended with code {code}: {last[:200]}")
+            raise WaitingError(f"the server ended with code {code}: {self._last_words()}")
 
     def forget_exit(self) -> None:
         """Let the server be tried again after what it complained about was changed."""
-        self._container.remove_path(_EXIT_CODE, recursive=True)
+        for path in (_EXIT_CODE, _REFUSED, _REFUSALS):
+            self._container.remove_path(path, recursive=True)
+
+    def _last_words(self) -> str:
+        """What it said of its end, in one line."""
+        words = (files.read(self._container, _LAST_WORDS) or b"").decode(errors="replace")
+        lines = [line for each in words.splitlines() if (line := " ".join(each.split()))]
+        errors = [line for line in lines if line.startswith("Error")]
+        last = (errors or lines or ["see its log"])[-1]
+        return "".join(each for each in last if each.isprintable())[:200]
 
     def ensure(self, options: Options, credentials: Credentials) -> bool:
         """Make the server run with this configuration; return whether it was (re)started.

@@ -167,6 +167,21 @@ def test_a_store_that_another_process_has_open_ends_it(fresh):
     assert "Error:" in other.log
 
 
+def test_a_store_that_it_cannot_read_ends_it_each_time_with_the_same_words(fresh):
+    fresh.start()
+    fresh.make_share()
+    fresh.stop()
+    (fresh.metadata / "stores" / "export" / "MANIFEST").write_bytes(b"junk" * 20)
+    said = []
+    for _ in range(2):
+        begin = len(fresh.log)
+        fresh.launch()
+        assert fresh.end() == 1
+        said.append([line for line in fresh.log[begin:].splitlines() if line.startswith("Error")])
+    assert len(said[0]) == 1
+    assert said[0] == said[1]
+
+
 def test_an_api_port_that_is_taken_ends_it(fresh):
     with socket.create_server(("127.0.0.1", fresh.port)):
         fresh.launch()

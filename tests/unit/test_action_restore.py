@@ -450,7 +450,7 @@ def test_volumes_of_a_newer_server_are_undone_at_once(saved):
     saved.border.stop()
     (saved.root / "config" / "exit-code").write_text("78\n")
     status = saved.run("update_status")
-    assert "the volumes were written by a newer server" in status.message
+    assert "attach the dittofs-image that wrote the volumes" in status.message
     assert old_state(saved)
 
 
