@@ -88,6 +88,7 @@ class DittofsCharm(ops.CharmBase):
         framework.observe(self.on.adopt_volumes_action, self._on_action)
         framework.observe(self.on.recover_metadata_action, self._on_action)
         framework.observe(self.on.verify_metadata_action, self._on_action)
+        framework.observe(self.on.pre_refresh_check_action, self._on_action)
         framework.observe(self.on.create_backup_action, self._on_action)
         framework.observe(self.on.list_backups_action, self._on_action)
         framework.observe(self.on.restore_action, self._on_action)

@@ -36,8 +36,8 @@ _SERVE = "/config/serve.sh"
 _CHECK_HANG = "/config/check-hang.sh"
 _EXIT_CODE = "/config/exit-code"
 _LAST_WORDS = "/config/last-words"
-# The script has these: that it gave up, and what was said how often before.
-_REFUSED, _REFUSALS = "/config/refused", "/config/refusals"
+# That the script gave it up.
+_REFUSED = "/config/refused"
 _OTHER_STATE = 78
 # A pod has 30 s for its end, and the mirror is to be done with what the server wrote last. The
 # server ends within 3 x shutdown_timeout + 5 s, in good order or not: what it has acknowledged is
@@ -183,8 +183,7 @@ class Workload:
 
     def forget_exit(self) -> None:
         """Let the server be tried again after what it complained about was changed."""
-        for path in (_EXIT_CODE, _REFUSED, _REFUSALS):
-            self._container.remove_path(path, recursive=True)
+        self._container.remove_path(_EXIT_CODE, recursive=True)
 
     def _last_words(self) -> str:
         """What it said of its end, in one line."""

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from ops import testing
 
 from tests import servers
 from tests.functional.pod import Pod
@@ -59,6 +60,9 @@ def test_what_may_not_serve_never_touches_the_volumes(deployed, files, tmp_path)
     assert image(deployed, right).message == "nfs: /export"
     assert idle(deployed) == []
     assert wait_for_file(files, "/export", "a") == CONTENT
+    assert deployed.act("pre-refresh-check") == {"refresh": "ready"}
+    with pytest.raises(testing.ActionFailed, match=r"v0\.32\.0 is not tested"):
+        deployed.act("pre-refresh-check", server="v0.32.0")
 
 
 def test_a_program_that_hangs_is_blocked_in_time(deployed, tmp_path):
