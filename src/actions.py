@@ -17,7 +17,7 @@ import sidecar
 import space_guard
 import volumes
 from api import Api, Share, Store
-from errors import BlockedError, CharmError
+from errors import BlockedError, CharmError, DifferenceError
 from options import ShareOptions
 from present import Present
 from sidecar import Containers
@@ -68,6 +68,12 @@ class RecoverMetadataParams(BaseModel):
 
 class VerifyMetadataParams(BaseModel):
     """`verify-metadata` has no parameters."""
+
+
+class PreRefreshCheckParams(BaseModel):
+    """Parameters of `pre-refresh-check`; `server` is the version that is to come, if any."""
+
+    server: str = ""
 
 
 class Call(NamedTuple):
@@ -142,6 +148,7 @@ class Actions:
             "adopt_volumes": Action(AdoptVolumesParams, self.adopt_volumes),
             "recover_metadata": Action(RecoverMetadataParams, self.recover_metadata),
             "verify_metadata": Action(VerifyMetadataParams, self.verify_metadata),
+            "pre_refresh_check": Action(PreRefreshCheckParams, self.pre_refresh_check),
         }
 
     def status_detail(self, params: FormatParams) -> Results:
@@ -270,8 +277,11 @@ class Actions:
             self._workload.stop(f"to start without the {params.volume} volume")
             places = volumes.set_aside(self._container, pair, params.volume)
             self._workload.forget_exit()
-            # The users that may have stayed are of another life: admin is made anew.
-            volumes.commit(self._container, volumes.look(self._container), self._state, life="")
+            # The users that may have stayed are of another life: admin is made anew. Their file
+            # stays what the newest server made of it.
+            server = pair.served[0] if params.volume == "content" else ""
+            left = volumes.look(self._container)
+            volumes.commit(self._container, left, self._state, "", server)
         return {"kept-aside": ", ".join(places) or "nothing"}
 
     def adopt_volumes(self, params: AdoptVolumesParams) -> Results:
@@ -284,6 +294,7 @@ class Actions:
         self._need_nothing_under_way()
         with pebble_errors():
             volumes.adopt(self._container, pair, self._state)
+            self._workload.forget_exit()
         return {"adopted": mismatch.adopt}
 
     def recover_metadata(self, params: RecoverMetadataParams) -> Results:
@@ -321,6 +332,17 @@ class Actions:
             marker = volumes.look(self._container).metadata.marker
         settings = mirroring.settings(self._state, marker)
         return verifying.verify(self._containers.agent, settings)
+
+    def pre_refresh_check(self, params: PreRefreshCheckParams) -> Results:
+        """Say all that stands in the way of a refresh."""
+        from refreshing import Refresh  # noqa: PLC0415  # most events have no use for it
+
+        server = params.server.strip()
+        reasons = Refresh(self._containers, self._state, self._model, server).reasons()
+        if reasons:
+            text = f"not ready for a refresh: {'; '.join(reasons)}"
+            raise DifferenceError(text, {"reasons": "\n".join(reasons)})
+        return {"refresh": "ready"}
 
     def _connect(self) -> AbstractContextManager[Api]:
         operation = serving.under_way(self._containers, self._state)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 import credentials
 import login
 import names
+import releases
 import report
 import volumes
 from actions import Action, Call, Results
@@ -119,6 +120,7 @@ class BackupActions:
         row = self._find(backups, params.backup_id, params.source)
         if not row.complete:
             raise BlockedError(f"backup {row.id} does not restore: {row.problem}")
+        self._check_server(row)
         chosen = self._check_shares(params.shares, row)
         self._check_key(params.recovery_key, row)
         given: dict[str, Any] = {
@@ -201,6 +203,19 @@ class BackupActions:
                 pair = volumes.look(self._call.containers.dittofs)
             volumes.check(pair, self._state)
         return tuple(dict.fromkeys(held[names.canonical(name)] for name in wanted))
+
+    def _check_server(self, row: Row) -> None:
+        """Return where the present server may serve what is there and what comes back."""
+        with pebble_errors():
+            name = Workload(self._call.containers.dittofs).name()
+            pair = volumes.survey(self._call.containers.dittofs)
+        made, present = releases.order(row.server), releases.order(name)
+        if made and present and present < made:
+            raise BlockedError(
+                f"attach dittofs-image {row.server} or newer first: it made backup {row.id}, and "
+                f"{name} may destroy what it wrote"
+            )
+        pair.check_server(name, allow_unknown=self._state.options.allow_unknown_server)
 
     def _check_key(self, secret_id: str, row: Row) -> None:
         """Return where the key of the application that made the backup can be had."""

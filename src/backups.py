@@ -26,6 +26,8 @@ from workload import pebble_errors
 _ID = "%Y-%m-%dT%H:%M:%SZ"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 _SHOWN = 3
+# How long it counts that a backup was made, and found whole, before a refresh; in seconds.
+RECENT = 24 * 3600
 _ACTIVITIES: dict[Kind, str] = {
     "create": "backup running",
     "verify": "verification of a backup running",
@@ -55,6 +57,12 @@ class Detail(NamedTuple):
     report: Report
     progress: str
     last: Ended | None
+
+    @property
+    def verified(self) -> frozenset[str]:
+        """The backups of this application that were found whole not long ago."""
+        found = self.last.verified if self.last else {}
+        return frozenset(each for each, at in found.items() if at > time.time() - RECENT)
 
 
 class Backups:
@@ -234,7 +242,8 @@ class Backups:
             if following is operation:
                 break
             if isinstance(following, Ended):
-                ended = following.model_copy(update={"told": told})
+                verified = self._verified(operation, following)
+                ended = following.model_copy(update={"told": told, "verified": verified})
                 with pebble_errors():
                     self._notes.end(ended)
                 self.operation, self._last = None, ended
@@ -245,6 +254,17 @@ class Backups:
             self._note(following)
             self.operation = following
         return None
+
+    def _verified(self, operation: Operation, ended: Ended) -> dict[str, float]:
+        """What was known to be whole before this operation, with what it has found."""
+        known = self._last.verified if self._last else {}
+        found = {each: at for each, at in known.items() if at > ended.at - RECENT}
+        home = f"{self._state.model_uuid}/{self._state.application}"
+        if operation.kind in {"verify", "delete"} and operation.params.get("from", home) == home:
+            found.pop(operation.backup_id, None)
+            if operation.kind == "verify" and not ended.failed:
+                found[operation.backup_id] = ended.at
+        return found
 
     def _note(self, operation: Operation) -> None:
         """Write a step down; where that fails, the agent does not know of it."""

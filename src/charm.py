@@ -88,6 +88,7 @@ class DittofsCharm(ops.CharmBase):
         framework.observe(self.on.adopt_volumes_action, self._on_action)
         framework.observe(self.on.recover_metadata_action, self._on_action)
         framework.observe(self.on.verify_metadata_action, self._on_action)
+        framework.observe(self.on.pre_refresh_check_action, self._on_action)
         framework.observe(self.on.create_backup_action, self._on_action)
         framework.observe(self.on.list_backups_action, self._on_action)
         framework.observe(self.on.restore_action, self._on_action)
@@ -137,6 +138,7 @@ class DittofsCharm(ops.CharmBase):
             state.offer(self.model, first)
             self._active = _describe(juju, outcome.serving)
             self._active += "; for a trial: the content volume is too small" * outcome.trial
+            self._active += f"; server {outcome.build!r} is no release" if outcome.build else ""
             self._active += "; metadata in MySQL" if outcome.mirrored else ""
             self._active += f"; {outcome.activity}" if outcome.activity else ""
             juju = juju.model_copy(update={"served_share": first})

@@ -18,7 +18,7 @@ class BlockedError(CharmError):
 
 
 class DifferenceError(BlockedError):
-    """Two things that should be equal differ; `results` says where, for the action."""
+    """Something is not as it should be; `results` says what, for the action."""
 
     def __init__(self, text: str, results: dict[str, str]):
         super().__init__(text)

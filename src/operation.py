@@ -9,7 +9,7 @@ import time
 from typing import Any, Literal
 
 import ops
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 import files
 import volumes
@@ -126,6 +126,7 @@ class Ended(Part):
         failed: whether it did not do what it was to do; `text` says why.
         told: whether an action that waited has said so.
         result: what the agent found.
+        verified: the backups of this application that were found whole, and when.
     """
 
     what: str
@@ -136,6 +137,7 @@ class Ended(Part):
     text: str
     told: bool = False
     result: dict[str, Any]
+    verified: dict[str, float] = Field(default_factory=dict[str, float])
 
     @classmethod
     def of(cls, operation: Operation, result: dict[str, Any], problem: str = "") -> "Ended":

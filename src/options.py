@@ -165,6 +165,7 @@ class Options(BaseModel):
     ) = None
     memory: Annotated[int, BeforeValidator(_memory)] = 2048 * MIB
     allow_small_content_volume: bool = False
+    allow_unknown_server: bool = False
     mirror_max_lag: Annotated[int, Field(ge=5, le=86400)] = 60
     backup_schedule: Annotated[str, AfterValidator(_schedule)] = ""
     backup_keep: Annotated[Keep, BeforeValidator(_keep)] = Keep()

@@ -271,14 +271,20 @@ def _progress(report: Report) -> str:
 
 
 def _marker(mirror: Mirror, state: State) -> Marker:
-    """The marker that the volume had, made this application's."""
+    """The marker that the volume had, made this application's.
+
+    Raises:
+        BlockedError: a newer charm wrote it: what that knows of the metadata is not known here.
+    """
     known: dict[str, Any] = {"shares": {}, "life": ""}
     try:
         kept = Marker.model_validate_json(mirror.marker)
-        known = {"shares": kept.shares, "life": kept.life}
+        known = {name: getattr(kept, name) for name in ("shares", "life", "server", "build")}
     except ValidationError:
-        # Of an older or newer charm: the shares are only for people to read.
-        pass
+        if volumes.is_newer(mirror.marker):
+            raise BlockedError(
+                f"refresh the charm: the metadata of {mirror.instance} in MySQL is of a newer one"
+            ) from None
     return Marker(
         instance=mirror.instance,
         generation=mirror.generation,

@@ -119,17 +119,25 @@ class Restore:
             self._workload.check_last_exit()
             if self._workload.running:
                 return
+            pair = volumes.survey(self._dittofs)
+            name = self._may_serve(pair)
             volumes.check_writable(self._dittofs)
-            self._claim(operation)
+            self._claim(operation, pair, name)
             self._workload.ensure(self._state.options, self._made)
 
-    def _claim(self, operation: Operation) -> None:
-        pair = volumes.survey(self._dittofs)
+    def _may_serve(self, pair: volumes.Pair) -> str:
+        """The name of the server, where it may be started on this pair."""
+        name = self._workload.name()
+        allowed = self._state.options.allow_unknown_server
+        pair.check_server(name, allow_unknown=allowed)
+        return name
+
+    def _claim(self, operation: Operation, pair: volumes.Pair, name: str) -> None:
         life = self._made.life
         if not operation.replaces_users and pair.marker is not None:
             # The users are those from before, with the password they had.
             life = pair.marker.life
-        volumes.claim(self._dittofs, pair, self._state, life)
+        volumes.claim(self._dittofs, pair, self._state, life, name)
 
     def _not_ready(self, operation: Operation, error: UnreachableError) -> Following:
         waited = time.time() - operation.since
@@ -199,10 +207,11 @@ class Restore:
         try:
             volumes.need_markers(pair)
             volumes.check(pair, self._state)
-        except volumes.MismatchError:
+            name = self._may_serve(pair)
+        except BlockedError:
             return
         if pair.marker is not None and pair.marker.life == self._made.life:
-            volumes.commit(self._dittofs, pair, self._state, self._made.life)
+            volumes.commit(self._dittofs, pair, self._state, self._made.life, name)
             self._workload.ensure(self._state.options, self._made)
 
     def _discard(self, operation: Operation) -> Following:

@@ -46,6 +46,7 @@ class Outcome:
         backups: whether the agent's service of backups was brought up.
         activity: what is done with backups, for the status; empty for nothing.
         guard: what is to be guarded on the content volume; None where that is not known.
+        build: the server's name where that is no release; empty for none.
     """
 
     findings: list[CharmError] = field(default_factory=list[CharmError])
@@ -56,6 +57,7 @@ class Outcome:
     backups: bool = False
     activity: str = ""
     guard: space_guard.Guard | None = None
+    build: str = ""
 
     @property
     def trial(self) -> bool:
@@ -193,6 +195,7 @@ def _serve(
         cured = isinstance(error, volumes.MismatchError) and _cures(operation)
         outcome.findings += [] if cured else [error]
         return pair
+    outcome.build = pair.marker.build if pair.marker else ""
     try:
         known = _reconcile_server(unit, outcome, started=started, held=operation is not None)
         with pebble_errors():
@@ -235,14 +238,17 @@ def _ensure_running(
         if held or _RESTART_NEEDED & state.faulty:
             return False, pair
         return workload.ensure(state.options, made), pair
-    workload.check_last_exit()
+    name = workload.name()
+    pair.check_server(name, allow_unknown=state.options.allow_unknown_server)
+    if not workload.changed(state.options, made):
+        workload.check_last_exit()
     workload.stop("its passwords are of another life" if estranged else "it is to be started anew")
     volumes.check_writable(container)
     if estranged:
         import control_plane  # noqa: PLC0415  # most events need no SQLite
 
         control_plane.forget_admin(container)
-    pair = volumes.commit(container, pair, state, made.life)
+    pair = volumes.commit(container, pair, state, made.life, name)
     return workload.ensure(state.options, made), pair
 
 

@@ -15,13 +15,14 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import ops
 from ops import pebble
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 import files
+import releases
 from errors import BlockedError
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,12 @@ class Owner(Protocol):
     def model_uuid(self) -> str: ...  # noqa: D102  # the class docstring says it
 
 
+def _release(name: str) -> str:
+    if name and releases.order(name) is None:
+        raise ValueError("no release")
+    return name
+
+
 class Marker(BaseModel):
     """What a volume says of itself; the file `.dittofs-charm.json` in its root.
 
@@ -64,6 +71,8 @@ class Marker(BaseModel):
         committed: False between the first and the third step of a generation.
         life: which credentials the server's admin was made with.
         shares: name of each share to its backends, `metadata/content`, for people to read.
+        server: the highest release of the server that has served; empty where that is not known.
+        build: a build that is no release and was the last to serve; empty for none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -76,6 +85,8 @@ class Marker(BaseModel):
     model_uuid: str
     life: str
     shares: dict[str, str] = {}
+    server: Annotated[str, AfterValidator(_release)] = ""
+    build: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,29 @@ class Pair:
     def marker(self) -> Marker | None:
         """The marker that names the pair: the metadata volume's, it is written in between."""
         return self.metadata.marker
+
+    def check_server(self, name: str, *, allow_unknown: bool) -> None:
+        """Return where a server of this name may be started on them.
+
+        Raises:
+            BlockedError: it may not, see `releases`.
+        """
+        release, build = self.served
+        releases.check(name, release=release, build=build, allow_unknown=allow_unknown)
+
+    def served_by(self, name: str) -> dict[str, str]:
+        """What the markers say of servers when one of this name is about to serve."""
+        release, build = self.served
+        if name:
+            build = "" if releases.order(name) else name
+        return {"server": releases.highest(release, name), "build": build}
+
+    @property
+    def served(self) -> tuple[str, str]:
+        """The highest release that has served, and the build since that is none."""
+        markers = [each.marker for each in (self.metadata, self.content) if each.marker]
+        build = next((each.build for each in markers if each.build), "")
+        return releases.highest(*(each.server for each in markers)), build
 
     @property
     def fresh(self) -> bool:
@@ -158,6 +192,14 @@ def need_markers(pair: Pair) -> None:
             )
 
 
+def is_newer(text: str) -> bool:
+    """Whether what is no marker that can be understood is one of a newer charm."""
+    try:
+        return int(json.loads(text)["version"]) > Marker.model_fields["version"].default
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
 def check(pair: Pair, owner: Owner) -> None:
     """Return where the pair may be served.
 
@@ -194,10 +236,12 @@ def check(pair: Pair, owner: Owner) -> None:
         )
 
 
-def commit(container: ops.Container, pair: Pair, owner: Owner, life: str) -> Pair:
+def commit(
+    container: ops.Container, pair: Pair, owner: Owner, life: str, server: str = ""
+) -> Pair:
     """Write the next generation on both volumes, and return them as they are now.
 
-    The server may be started afterwards.
+    The server may be started afterwards; `server` is its name where it will be.
     """
     present = pair.marker
     if present is None:
@@ -216,6 +260,7 @@ def commit(container: ops.Container, pair: Pair, owner: Owner, life: str) -> Pai
             "life": life,
             "application": owner.application,
             "model_uuid": owner.model_uuid,
+            **pair.served_by(server),
         }
     )
     _write(container, "content", following.model_copy(update={"committed": False}))
@@ -227,7 +272,7 @@ def commit(container: ops.Container, pair: Pair, owner: Owner, life: str) -> Pai
     return Pair(replace(pair.metadata, marker=following), replace(pair.content, marker=following))
 
 
-def claim(container: ops.Container, pair: Pair, owner: Owner, life: str) -> Pair:
+def claim(container: ops.Container, pair: Pair, owner: Owner, life: str, server: str = "") -> Pair:
     """Make two volumes a pair of this application, whatever they were: they were restored.
 
     The instance stays where one of them was this application's.
@@ -236,9 +281,8 @@ def claim(container: ops.Container, pair: Pair, owner: Owner, life: str) -> Pair
     markers = [volume.marker for volume in (pair.metadata, pair.content) if volume.marker]
     known = [each for each in markers if (each.application, each.model_uuid) == ours]
     basis = max(known, key=lambda each: each.generation, default=None)
-    return commit(
-        container, replace(pair, metadata=replace(pair.metadata, marker=basis)), owner, life
-    )
+    basis_pair = replace(pair, metadata=replace(pair.metadata, marker=basis))
+    return commit(container, basis_pair, owner, life, server)
 
 
 def record_shares(container: ops.Container, pair: Pair, shares: Mapping[str, str]) -> Pair:

@@ -11,6 +11,7 @@ from ops import pebble
 
 import files
 import layers
+import releases
 from credentials import Credentials
 from errors import BlockedError, WaitingError
 from options import Options
@@ -26,12 +27,18 @@ API_PORT, NFS_PORT, SMB_PORT, METRICS_PORT = 8080, 12049, 12445, 9090
 API_URL = f"http://localhost:{API_PORT}"
 METRICS_URL = f"http://localhost:{METRICS_PORT}/metrics"
 
+_PROGRAM = "/app/dfs"
+# What the program said it is, and which file that was. It goes with the container.
+_NAME = "/config/server-name"
+_NAME_TIMEOUT = 5.0
 _CONFIG = "/config/config.yaml"
 _SERVE = "/config/serve.sh"
 _CHECK_HANG = "/config/check-hang.sh"
 _EXIT_CODE = "/config/exit-code"
 _LAST_WORDS = "/config/last-words"
-_NEWER_STATE = 78
+# That the script gave it up.
+_REFUSED = "/config/refused"
+_OTHER_STATE = 78
 # A pod has 30 s for its end, and the mirror is to be done with what the server wrote last. The
 # server ends within 3 x shutdown_timeout + 5 s, in good order or not: what it has acknowledged is
 # in its logs by then, so one that is killed loses nothing and only starts more slowly.
@@ -85,17 +92,70 @@ class Workload:
         service = self._container.get_services(SERVICE).get(SERVICE)
         return service is not None and service.is_running()
 
+    def name(self) -> str:
+        """The version of the server in this container, in its own words.
+
+        It is asked once: what it said is noted in the container, which a new image replaces.
+
+        Raises:
+            BlockedError: it does not say.
+        """
+        try:
+            (info,) = self._container.list_files(_PROGRAM, itself=True)
+            stamp = f"{info.size} {info.last_modified.isoformat()}"
+            noted = (files.read(self._container, _NAME) or b"").decode(errors="replace")
+            known, _, name = noted.partition("\n")
+            if known == stamp and name:
+                return name
+            name = releases.told(*self._ask_name())
+        except pebble.APIError as error:
+            raise _nameless(error.message) from None
+        except pebble.ChangeError as error:
+            raise _nameless(error.err.splitlines()[-1].lstrip("- ")) from None
+        except (pebble.TimeoutError, TimeoutError):
+            raise _nameless(f"it takes longer than {_NAME_TIMEOUT:.0f} s") from None
+        except pebble.ExecError as error:  # pyright: ignore[reportUnknownVariableType]  # of what is in ops' own generic
+            raise _nameless(f"it ended with {error.exit_code}") from None
+        self._container.push(_NAME, f"{stamp}\n{name}", permissions=0o644, make_dirs=True)
+        logger.info("server: the program says it is %s", name)
+        return name
+
+    def _ask_name(self) -> list[str]:
+        """What it prints; v0.29 does so to its standard error."""
+        process = self._container.exec(
+            # Any bytes are text in this encoding.
+            [_PROGRAM, "version"],
+            timeout=_NAME_TIMEOUT,
+            stdin="",
+            encoding="latin-1",
+        )
+        return [each or "" for each in process.wait_output()]
+
     def check_last_exit(self) -> None:
         """Return where it is worth starting the server.
 
         Raises:
-            BlockedError: it said that the volumes were written by a newer server.
+            BlockedError: it refuses for good; the text has its last words.
         """
-        if self.last_exit() == _NEWER_STATE:
+        code = self.last_exit()
+        if code == _OTHER_STATE:
             raise BlockedError(
-                "the volumes were written by a newer server, this one cannot read them: refresh "
-                "to the newer dittofs-image (exit code 78)"
+                "attach the dittofs-image that wrote the volumes, this one refuses them: "
+                f"{self._last_words()} (exit code {code})"
             )
+        if code is not None and files.read(self._container, _REFUSED) is not None:
+            raise BlockedError(
+                "mend what the server refuses, then set log-level or memory to try again: "
+                f"{self._last_words()}"
+            )
+
+    def changed(self, options: Options, credentials: Credentials) -> bool:
+        """Whether it would be started otherwise than the last time in this container."""
+        plan = self._container.get_plan()
+        if SERVICE not in plan.services:
+            return False
+        layer = _layer(self._ensure_config(options, plan), options, credentials)
+        return bool(layers.different(plan, layer))
 
     def check_worth_waiting(self) -> None:
         """`check_last_exit` for who waits for the API, outside `pebble_errors()`."""
@@ -111,7 +171,7 @@ class Workload:
         """Return where the server runs, or has not ended yet in this pod.
 
         Raises:
-            BlockedError: it said that the volumes were written by a newer server.
+            BlockedError: it refuses for good.
             WaitingError: it ended otherwise, and Pebble starts it again.
         """
         if self.running:
@@ -119,13 +179,19 @@ class Workload:
         self.check_last_exit()
         code = self.last_exit()
         if code is not None:
-            words = (files.read(self._container, _LAST_WORDS) or b"").decode(errors="replace")
-            last = (words.strip().splitlines() or ["see its log"])[-1]
-            raise WaitingError(f"the server ended with code {code}: {last[:200]}")
+            raise WaitingError(f"the server ended with code {code}: {self._last_words()}")
 
     def forget_exit(self) -> None:
         """Let the server be tried again after what it complained about was changed."""
         self._container.remove_path(_EXIT_CODE, recursive=True)
+
+    def _last_words(self) -> str:
+        """What it said of its end, in one line."""
+        words = (files.read(self._container, _LAST_WORDS) or b"").decode(errors="replace")
+        lines = [line for each in words.splitlines() if (line := " ".join(each.split()))]
+        errors = [line for line in lines if line.startswith("Error")]
+        last = (errors or lines or ["see its log"])[-1]
+        return "".join(each for each in last if each.isprintable())[:200]
 
     def ensure(self, options: Options, credentials: Credentials) -> bool:
         """Make the server run with this configuration; return whether it was (re)started.
@@ -186,6 +252,13 @@ class Workload:
         if files.read(self._container, path) != content.encode():
             self._container.push(path, content, permissions=mode, make_dirs=True)
             logger.info("server: wrote %s", path)
+
+
+def _nameless(reason: str) -> BlockedError:
+    line = " ".join(reason.split())
+    return BlockedError(
+        f"attach another dittofs-image: its {_PROGRAM} does not say its version ({line[:200]})"
+    )
 
 
 def _digest(data: bytes) -> str:

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Runs the server and keeps its exit code. Written by the charm.
-# Code 78 says that the volumes were written by a newer server: starting again cannot help, so it
-# becomes 0, which Pebble does not restart. Any other end is a failure, which Pebble does restart.
-rm -f /config/exit-code /config/answered
+# Runs the server and keeps how it ended. Written by the charm.
+# Two ends are for good: code 78, by which the server refuses what is on the volumes, and the same
+# refusal for the fifth time by a server that never answered. Starting again cannot help then, so
+# they become 0, which Pebble does not restart. Any other end is a failure, which it does restart.
+rm -f /config/exit-code /config/answered /config/refused
 # A server that was killed while it removed a log leaves it empty, and does not open the store of
 # one that is: there is nothing in it.
 find /data/metadata/stores -type f -size 0 \( -name '*.mem' -o -name '*.vlog' \) -delete 2>/dev/null
@@ -12,7 +13,25 @@ trap : TERM INT
 /app/dfs start --foreground --config /config/config.yaml 2> /config/last-words
 code=$?
 cat /config/last-words >&2
+# Times and process ids differ from try to try. Code 2 is a panic and from 128 on it is a signal:
+# the charm may mend the first, and the second says nothing of the server.
+words=$(grep '^Error' /config/last-words | tail -n 1 | tr -d '0-9')
+[ -n "$words" ] || words=$(tail -n 1 /config/last-words | tr -d '0-9')
+# What the system says and may take back by itself.
+passing='no space left|disk is full|quota exceeded|address already in use|temporarily unavailable'
+passing="$passing|is locked|directory lock|read-only file system|input/output error"
+passing="$passing|cannot allocate memory|too many open files|timed out|deadline exceeded"
+tries=0
+if [ "$code" -ne 0 ] && [ "$code" -ne 2 ] && [ "$code" -lt 128 ] && [ -n "$words" ] &&
+    [ ! -e /config/answered ] && ! echo "$words" | grep -Eqi "$passing"; then
+    tries=1
+    if [ "$words" = "$(sed 1d /config/refusals 2>/dev/null)" ]; then
+        tries=$(($(sed 1q /config/refusals) + 1))
+    fi
+fi
+printf '%s\n%s\n' "$tries" "$words" > /config/refusals
+[ "$code" -eq 78 ] || [ "$tries" -ge 5 ] && touch /config/refused
 echo "$code" > /config/exit-code
-[ "$code" -eq 78 ] && exit 0
+[ -e /config/refused ] && exit 0
 [ "$code" -ne 0 ] && exit "$code"
 exit 1

@@ -48,9 +48,10 @@ def server() -> Program:
 
 
 def standin(**environment: str) -> Program:
-    """The stand-in server, as a program; `environment` such as `STANDIN_SEGMENT_BYTES="4096"`."""
+    """The stand-in server, as a program; `environment` such as `STANDIN_VERSION="v0.31.1"`."""
     path = _launcher("tests.standin", environment)
-    return Program(path, "DittoFS stand-in v0.29.0", real=False)
+    version = environment.get("STANDIN_VERSION", "v0.29.0")
+    return Program(path, f"DittoFS stand-in {version}", real=False)
 
 
 @functools.cache

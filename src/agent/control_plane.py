@@ -112,7 +112,9 @@ def unseal(sealed: bytes, key: bytes, instance: str) -> bytes:
         ControlPlaneError: the key is not the one, or the copy was damaged.
     """
     if not sealed.startswith(_FORMAT):
-        raise ControlPlaneError("the copy of the control plane is of another format")
+        raise ControlPlaneError(
+            "the copy of the control plane is damaged or of a newer charm: refresh the charm"
+        )
     nonce = sealed[len(_FORMAT) : len(_FORMAT) + _NONCE_SIZE]
     data = sealed[len(_FORMAT) + _NONCE_SIZE :]
     try:

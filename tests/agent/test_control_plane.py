@@ -107,3 +107,9 @@ def test_a_file_that_is_none_is_said(tmp_path):
 def test_a_wrong_key_and_a_damaged_copy_are_refused(sealed, key, instance):
     with pytest.raises(ControlPlaneError):
         unseal(sealed, key, instance)
+
+
+def test_a_copy_of_a_newer_charm_is_refused_with_the_way_out():
+    newer = seal(b"data", KEY, "i1").replace(b"DFSCP\x01", b"DFSCP\x02", 1)
+    with pytest.raises(ControlPlaneError, match="of a newer charm: refresh the charm"):
+        unseal(newer, KEY, "i1")

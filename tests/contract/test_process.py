@@ -4,11 +4,31 @@ import shutil
 import signal
 import socket
 import sqlite3
+import subprocess
 
 import httpx
 import pytest
 
+import releases
 from agent import presence
+
+
+def test_it_says_its_version_without_touching_anything(fresh):
+    done = subprocess.run(
+        [fresh.program.path, "version"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    # It is the standard error that has it.
+    assert done.stdout == ""
+    first, second, *_ = done.stderr.splitlines()
+    assert first == f"dfs {fresh.program.version.split()[-1]}"
+    assert second.startswith("  Commit: ")
+    assert releases.order(releases.told(done.stdout, done.stderr))
+    assert not list(fresh.metadata.iterdir())
 
 
 @pytest.mark.needs_namespaces("the ports that a server begins with")
@@ -145,6 +165,21 @@ def test_a_store_that_another_process_has_open_ends_it(fresh):
     other.launch()
     assert other.end() == 1
     assert "Error:" in other.log
+
+
+def test_a_store_that_it_cannot_read_ends_it_each_time_with_the_same_words(fresh):
+    fresh.start()
+    fresh.make_share()
+    fresh.stop()
+    (fresh.metadata / "stores" / "export" / "MANIFEST").write_bytes(b"junk" * 20)
+    said = []
+    for _ in range(2):
+        begin = len(fresh.log)
+        fresh.launch()
+        assert fresh.end() == 1
+        said.append([line for line in fresh.log[begin:].splitlines() if line.startswith("Error")])
+    assert len(said[0]) == 1
+    assert said[0] == said[1]
 
 
 def test_an_api_port_that_is_taken_ends_it(fresh):

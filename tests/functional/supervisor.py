@@ -254,19 +254,35 @@ class Exec:
         task = _task("exec", f"exec {self._body['command'][0]}")
         change["tasks"].append(task)
         self.input_done.wait(5)
-        merged = subprocess.STDOUT if not self._body.get("split-stderr") else subprocess.PIPE
-        done = subprocess.run(
+        self.output = {"stdio": b"", "stderr": b""}
+        try:
+            done = self._run()
+        except subprocess.TimeoutExpired:
+            reason = f"timed out after {self._body['timeout']}: context deadline exceeded"
+        except OSError as error:
+            reason = f"fork/exec {self._body['command'][0]}: {str(error.strerror).lower()}"
+        else:
+            self.output = {"stdio": done.stdout, "stderr": done.stderr or b""}
+            task["data"] = {"exit-code": done.returncode}
+            reason = ""
+        if reason:
+            task |= {"status": "Error", "log": [f"{_now()} ERROR {reason}"]}
+            change["status"] = "Error"
+            what = f'Execute command "{self._body["command"][0]}"'
+            change["err"] = f"cannot perform the following tasks:\n- {what} ({reason})"
+        self.finished.set()
+
+    def _run(self) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
             self._body["command"],
             input=bytes(self.stdin),
             stdout=subprocess.PIPE,
-            stderr=merged,
+            stderr=subprocess.PIPE if self._body.get("split-stderr") else subprocess.STDOUT,
             env=os.environ | (self._body.get("environment") or {}),
             cwd=self._body.get("working-dir") or None,
+            timeout=seconds(self._body["timeout"]) if self._body.get("timeout") else None,
             check=False,
         )
-        self.output = {"stdio": done.stdout, "stderr": done.stderr or b""}
-        task["data"] = {"exit-code": done.returncode}
-        self.finished.set()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

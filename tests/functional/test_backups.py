@@ -116,6 +116,7 @@ def test_the_second_backup_sends_what_changed(related):
     assert int(deleted["deleted-objects"]) >= 1
     assert ids[0] not in related.act("list-backups")["backups"]
     related.act("verify-backup", **{"backup-id": ids[1]})
+    assert related.act("pre-refresh-check") == {"refresh": "ready"}
 
 
 def test_one_share_comes_back_and_the_others_stay(related, files):

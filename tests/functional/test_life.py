@@ -193,12 +193,48 @@ def test_a_newer_state_on_the_volumes_is_said_and_not_retried(deployed, files):
     began = time.monotonic()
     status = deployed.new_pod()
     assert status.name == "blocked"
-    assert status.message.startswith("the volumes were written by a newer server")
+    assert status.message == (
+        "attach the dittofs-image that wrote the volumes, this one refuses them: Error: on-disk "
+        "state is newer than this server (exit code 78)"
+    )
     # A hook does not wait for what cannot come.
     assert time.monotonic() - began < 30
     time.sleep(2)
     assert deployed.pod.containers["dittofs"].server_ids() == []
     assert deployed.run("update_status") == status
+
+
+def test_what_is_refused_again_and_again_is_said_and_tried_when_something_changes(deployed, files):
+    if files.missing:
+        pytest.skip(f"{files.missing} is not installed")
+    files.put("/export", "a", CONTENT)
+    deployed.pod.lose()
+    manifest = deployed.pod.volumes["metadata"].path / "stores" / "export" / "MANIFEST"
+    # The stand-in begins a store without one.
+    whole = manifest.read_bytes() if manifest.exists() else None
+    manifest.write_bytes(b"junk" * 20)
+    began = time.monotonic()
+    deployed.new_pod()
+    status = deployed.wait("blocked")
+    assert time.monotonic() - began < 60
+    assert status.message.startswith(
+        "mend what the server refuses, then set log-level or memory to try again: Error: "
+    )
+    assert deployed.pod.containers["dittofs"].server_ids() == []
+    with deployed.pebble_calls() as calls:
+        assert deployed.run("update_status") == status
+    assert calls == []
+    # One try more, and no five.
+    began = time.monotonic()
+    assert deployed.configure(log_level="debug") == status
+    assert time.monotonic() - began < 20
+    manifest.unlink()
+    if whole is not None:
+        manifest.write_bytes(whole)
+        manifest.chmod(0o666)
+    assert deployed.run("update_status") == status
+    assert deployed.configure(log_level="info").message == "nfs: /export"
+    assert wait_for_file(files, "/export", "a") == CONTENT
 
 
 def test_pebble_killed_in_the_middle_is_waited_for(deployed, files):

@@ -264,6 +264,20 @@ def test_commands(client, tmp_path):
         client.exec(["no-such-program"])
 
 
+def test_a_command_that_cannot_be_run_or_does_not_end_is_an_error(client, tmp_path):
+    for name, mode in (("junk", 0o755), ("no program", 0o644)):
+        (tmp_path / name).write_bytes(b"\x00junk")
+        (tmp_path / name).chmod(mode)
+    with pytest.raises(pebble.ChangeError, match="exec format error"):
+        client.exec([f"{tmp_path}/junk"], timeout=5, stdin="").wait_output()
+    with pytest.raises(pebble.APIError, match="cannot find executable"):
+        client.exec([f"{tmp_path}/no program"])
+    began = time.monotonic()
+    with pytest.raises(pebble.ChangeError, match="timed out after "):
+        client.exec(["sleep", "60"], timeout=0.5, stdin="").wait_output()
+    assert time.monotonic() - began < 3
+
+
 def test_a_failing_check_restarts_the_service(client, tmp_path):
     made = layer(f"sh -c 'echo x >> {tmp_path}/starts; sleep 60'").to_dict()
     made["services"]["s"]["on-check-failure"] = {"c": "restart"}  # pyright: ignore[reportTypedDictNotRequiredAccess]  # it is there

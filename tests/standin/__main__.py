@@ -252,7 +252,7 @@ def start(path: Path) -> None:
 def main(arguments: list[str]) -> None:
     """The words of the command line."""
     if arguments == ["version"]:
-        sys.stdout.write(f"dfs stand-in {VERSION}\n")
+        sys.stderr.write(f"dfs {VERSION}\n  Commit:     standin\n  Built:      unknown\n")
     elif arguments[:3] == ["start", "--foreground", "--config"] and arguments[3:]:
         start(Path(arguments[3]))
     else:

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import re
 import time
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from tests.standin.snapshots import Snapshots
 from tests.standin.stores import Stores
 from units import format_size, parse_size
 
-VERSION = "v0.29.0"
+VERSION = os.environ.get("STANDIN_VERSION", "v0.29.0")
 PERMISSIONS = ("none", "read", "read-write", "admin")
 SQUASH = ("none", "root_to_admin", "root_to_guest", "all_to_admin", "all_to_guest")
 _LONGEST_NAME = 64 - 37

@@ -221,7 +221,7 @@ class Archive:
             "duration": 1.5,
             "files": 7,
             "shares": ["/export"],
-            "server": "v0.31.1",
+            "server": "v0.29.0",
             "charm": self.config["charm_version"],
             "encrypted": self.config["encrypt"],
             "complete": True,

@@ -22,7 +22,7 @@ from tests.standin.transport import Border
 from tests.unit import agents, archives
 from units import GIB
 
-CONFIG = "config"
+CONFIG, APP = "config", "app"
 BLOCK = 4096
 
 
@@ -37,26 +37,42 @@ class Unit(juju.Unit):
         self.database = root / "metadata" / "controlplane.db"
         self.agent = agents.Agent(root / AGENT, root / "metadata")
         self.made_of: dict[str, Any] = {}
+        self.asked_for_name = 0
+        self.image("v0.29.0")
         super().__init__(unit_id)
+
+    def image(self, name: str, **execution: Any) -> None:
+        """Let the image have a server that calls itself so, or answers otherwise."""
+        (self.root / APP).mkdir(exist_ok=True)
+        # Another image has another file; two may be written within one tick of the clock.
+        (self.root / APP / "dfs").write_text(f"{name} {execution}")
+        answer = {"stderr": f"dfs {name}\n  Commit:     5c30c801\n"} | execution
+        self.asked = testing.Exec(["/app/dfs", "version"], **answer)
 
     def containers(self, can_connect: bool) -> list[testing.Container]:
         """The containers of a new pod: with the volumes, without a plan."""
         volumes = {name: f"/data/{name}" for name in VOLUMES}
-        move = testing.Exec(["mv"], return_code=0)
         return [
             testing.Container(
                 SERVICE,
                 can_connect=can_connect,
-                mounts=self._mounts(volumes | {CONFIG: f"/{CONFIG}"}),
-                execs={move},
+                mounts=self._mounts(volumes | {CONFIG: f"/{CONFIG}", APP: f"/{APP}"}),
+                execs=self._execs(SERVICE),
             ),
             testing.Container(
                 AGENT,
                 can_connect=can_connect,
                 mounts=self._mounts(volumes | {AGENT: f"/{agents.RUN}"}),
-                execs=self.agent.execs(),
+                execs=self._execs(AGENT),
             ),
         ]
+
+    def _execs(self, container: str) -> set[testing.Exec]:
+        return (
+            self.agent.execs()
+            if container == AGENT
+            else {testing.Exec(["mv"], return_code=0), self.asked}
+        )
 
     def _mounts(self, places: Mapping[str, str]) -> dict[str, testing.Mount]:
         return {
@@ -172,13 +188,17 @@ class Unit(juju.Unit):
 
     def _deliver(self, context: testing.Context[Any], event: Any) -> None:
         self.border.unit = self
-        # What the agent's commands print may have been changed meanwhile.
+        # What commands print may have been changed meanwhile.
         containers = [
-            dataclasses.replace(each, execs=self.agent.execs()) if each.name == AGENT else each
+            dataclasses.replace(each, execs=self._execs(each.name))
             for each in self.state.containers
         ]
         self.change(containers=containers)
-        super()._deliver(context, _of_now(event, self.state))
+        try:
+            super()._deliver(context, _of_now(event, self.state))
+        finally:
+            ran = context.exec_history.get(SERVICE, [])
+            self.asked_for_name += sum(each.command[0] == "/app/dfs" for each in ran)
 
 
 def _of_now(event: Any, state: testing.State) -> Any:

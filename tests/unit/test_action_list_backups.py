@@ -39,7 +39,7 @@ def test_the_own_backups_as_a_table(related):
     cells = line.split("  ")
     assert cells[0] == backup_id(related)
     assert "3.00MiB" in line
-    assert line.endswith("/export  v0.31.1  yes")
+    assert line.endswith("/export  v0.29.0  yes")
     assert related.agent.archive.commands[-1] == ["backup-list"]
 
 

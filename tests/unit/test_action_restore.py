@@ -355,6 +355,47 @@ def test_a_lost_metadata_volume_is_not_recovered_from_mysql_meanwhile(saved):
     assert new_state(saved)
 
 
+# --- servers of other versions
+
+
+def made_by(unit: Unit, server: str) -> None:
+    """The backup is one of a server of this version."""
+    unit.agent.archive.bucket.backups[next(iter(unit.agent.archive.bucket.backups))][0].update(
+        server=server
+    )
+
+
+@pytest.mark.parametrize("serves", [True, False])
+@pytest.mark.parametrize("server", ["v0.29.1", "v0.31.1", "v0.36.0"])
+def test_a_backup_of_a_newer_server_is_refused_also_where_none_answers(saved, server, serves):
+    made_by(saved, server)
+    if not serves:
+        saved.border.stop()
+        saved.border.down = True
+    with pytest.raises(testing.ActionFailed) as raised:
+        restore(saved)
+    assert raised.value.message == (
+        f"attach dittofs-image {server} or newer first: it made backup {backup_id(saved)}, and "
+        "v0.29.0 may destroy what it wrote"
+    )
+    assert saved.agent.archive.operation is None
+
+
+def test_a_release_does_not_restore_a_backup_onto_what_a_newer_one_has_served(saved):
+    for volume in ("metadata", "content"):
+        path = saved.root / volume / ".dittofs-charm.json"
+        path.write_text(path.read_text().replace("v0.29.0", "v0.31.0"))
+    with pytest.raises(testing.ActionFailed, match=r"attach dittofs-image v0\.31\.0 or newer: "):
+        restore(saved)
+
+
+@pytest.mark.parametrize("server", ["v0.28.3", "v0.29.0-rc1", "v0.29.0", "unknown", "dev"])
+def test_a_backup_of_an_older_or_unknown_server_is_restored(saved, server):
+    made_by(saved, server)
+    restore(saved)
+    assert new_state(saved)
+
+
 # --- what fails
 
 
@@ -450,7 +491,7 @@ def test_volumes_of_a_newer_server_are_undone_at_once(saved):
     saved.border.stop()
     (saved.root / "config" / "exit-code").write_text("78\n")
     status = saved.run("update_status")
-    assert "the volumes were written by a newer server" in status.message
+    assert "attach the dittofs-image that wrote the volumes" in status.message
     assert old_state(saved)
 
 

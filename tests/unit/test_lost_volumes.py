@@ -1,11 +1,12 @@
 """Volumes that do not belong together: not served, nothing overwritten, and the ways out."""
 
+import dataclasses
 import shutil
 import sqlite3
 from pathlib import Path
 
 import pytest
-from ops import testing
+from ops import pebble, testing
 
 from tests.juju import MODEL, VOLUMES
 from tests.unit.conftest import Unit
@@ -183,7 +184,6 @@ def test_volumes_of_an_earlier_life_of_the_application_are_adopted_as_they_are(d
 @pytest.mark.parametrize("steps", range(6))
 def test_a_crash_while_adopting_loses_nothing(deployed, monkeypatch, steps):
     """Pebble goes away after some of the writes; the next event ends it."""
-    from ops import pebble  # noqa: PLC0415  # only here
     from scenario import mocking  # noqa: PLC0415  # the border
 
     deployed.server.database.put_user({"username": "ann", "role": "user"}, "a password")
@@ -204,16 +204,45 @@ def test_a_crash_while_adopting_loses_nothing(deployed, monkeypatch, steps):
     assert {user["username"] for user in deployed.server.database.users()} == {"admin", "ann"}
 
 
-def test_a_newer_state_on_the_volumes_is_said_and_not_retried(deployed):
+REFUSES = "mend what the server refuses, then set log-level or memory to try again: "
+
+
+def refuses(unit: Unit, code: int, words: str) -> None:
+    """What the script has noted of a server that it gave up."""
+    for name, text in (("exit-code", f"{code}\n"), ("last-words", words), ("refused", "")):
+        (unit.root / "config" / name).write_text(text)
+
+
+def test_78_is_said_with_the_last_words_and_not_retried(deployed):
     deployed.new_pod()
-    (deployed.root / "config" / "exit-code").write_text("78\n")
+    refuses(deployed, 78, "Error: a layout from before the journal\n")
     starts = deployed.border.starts
     status = deployed.run("pebble_ready", deployed.state.get_container("dittofs"))
-    assert status.name == "blocked"
-    assert status.message.startswith("the volumes were written by a newer server")
+    assert status == testing.BlockedStatus(
+        "attach the dittofs-image that wrote the volumes, this one refuses them: Error: a layout "
+        "from before the journal (exit code 78)"
+    )
     deployed.run("update_status")
     assert deployed.border.starts == starts
     assert restart(deployed) == testing.ActiveStatus("nfs, smb: /export")
+
+
+def test_a_refusal_is_tried_again_when_something_of_the_server_changes(deployed):
+    deployed.border.stop()
+    deployed.border.down = True
+    container = deployed.state.get_container("dittofs")
+    stopped = {"dittofs": pebble.ServiceStatus.INACTIVE}
+    container = dataclasses.replace(container, service_statuses=stopped)
+    deployed.change(containers=[container, deployed.state.get_container("agent")])
+    refuses(deployed, 1, "Error: \x1b[1mno\x07\nUsage:\n  dfs start\n")
+    starts = deployed.border.starts
+    for event in ("update_status", "config_changed"):
+        assert deployed.run(event) == testing.BlockedStatus(REFUSES + "Error: [1mno")
+    assert deployed.configure(shares="- name: /b").name == "blocked"
+    assert deployed.border.starts == starts
+    deployed.border.down = False
+    assert deployed.configure(log_level="debug").name == "active"
+    assert deployed.border.starts == starts + 1
 
 
 def age(unit: Unit, volume: str) -> None:
