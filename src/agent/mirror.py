@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from agent.backlog import remove_left_over
 from agent.badger import BadgerError
 from agent.control_plane import ControlPlane, ControlPlaneError
 from agent.journal import GapError
@@ -73,6 +74,7 @@ class Mirror:
 
     def run(self) -> None:
         """Work until the stop; every error of the database is outlived."""
+        remove_left_over(self._settings.run)
         reader = threading.Thread(target=self._read, name="reader", daemon=True)
         reader.start()
         away = 0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from agent.backlog import Backlog, FullError
+from agent.backlog import PREFIX, Backlog, FullError
 from agent.badger import BadgerError
 from agent.journal import BATCH_BYTES, Batch, GapError, Journal, Position
 from agent.mysql import Database, StoreRow
@@ -30,7 +30,7 @@ class StoreMirror:
         self.message = ""
         self.rows: int | None = None
         self.retry_at = 0.0
-        self.backlog = Backlog(run / f"backlog-{name.encode().hex()[:200]}")
+        self.backlog = Backlog(run / f"{PREFIX}{name.encode().hex()[:200]}")
         self._journal = Journal(directory)
         self._lock = threading.Lock()
         self._following = False

@@ -135,6 +135,24 @@ def test_mysql_away_is_waited_for_without_a_gap(agent, database, store, writer):
     assert agent.mirrored() == content(store)
 
 
+def test_files_of_the_backlog_go_when_mysql_has_what_they_held(agent, database, store):
+    """Also those of an agent that was killed, and of a store that is gone."""
+    write(store, {b"a": b"1"})
+    agent.start()
+    agent.equal()
+    database.kill()
+    agent.wait("away")
+    write(store, *[{b"k%d" % number: bytes(900_000)} for number in range(14)])
+    wait_until(lambda: list(agent.run.glob("backlog-*")))
+    agent.stop(signal.SIGKILL)
+    (agent.run / "backlog-6f74686572.7").write_bytes(bytes(1000))
+    assert len(list(agent.run.glob("backlog-*"))) > 1
+    database.start()
+    agent.start()
+    agent.equal()
+    assert not list(agent.run.glob("backlog-*"))
+
+
 def test_a_read_only_database_is_away_and_taken_up_again(agent, database, store):
     write(store, {b"a": b"1"})
     agent.start()
