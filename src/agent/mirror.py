@@ -32,7 +32,7 @@ from agent.process import Stop
 from agent.report import Progress, Report
 from agent.scan import scan
 from agent.settings import Settings
-from agent.store_mirror import StoreMirror
+from agent.store_mirror import FOLLOWED, StoreMirror
 from agent.verification import last_verified
 
 logger = logging.getLogger("agent.mirror")
@@ -44,6 +44,7 @@ _IDLE_WAIT = 0.25
 _SLOWER = 1.3
 _LOOK_EVERY = 1.0
 _PING_EVERY = 5.0
+_PURGE_EVERY = 1.0
 _AWAY_WAITS = (0.2, 0.5, 1.0, 2.0)
 _REFUSED_WAIT = 5.0
 _STORE_WAIT = 5.0
@@ -61,7 +62,7 @@ class Mirror:
         self._wake = threading.Event()
         self._stores: dict[str, StoreMirror] = {}
         self._scans: dict[str, tuple[Iterator[None], Progress]] = {}
-        self._looked_at = self._pinged_at = 0.0
+        self._looked_at = self._pinged_at = self._purged_at = 0.0
         self._garbage = True
         self._complete = False
         self._uncopied = True
@@ -69,7 +70,7 @@ class Mirror:
         self._verified_at = time.time()
         identity = settings.identity
         self._control_plane = ControlPlane(
-            settings.database, settings.key, identity.instance, settings.run
+            settings.database, settings.key, identity.instance, settings.run / "copy-for-mirror"
         )
 
     def run(self) -> None:
@@ -175,8 +176,12 @@ class Mirror:
             busy = False
             for store in list(self._stores.values()):
                 busy = self._step(store, database) or busy
-            if not busy and self._garbage:
-                busy = self._garbage = database.purge(_PURGE_ROWS)
+            # Garbage is a copy of a whole store: where there is always something to write it goes,
+            # too, only slower.
+            if self._garbage and (not busy or now - self._purged_at >= _PURGE_EVERY):
+                self._purged_at = now
+                self._garbage = database.purge(_PURGE_ROWS)
+                busy = busy or self._garbage
             self._summarize()
             self._tell()
             if busy:
@@ -195,9 +200,9 @@ class Mirror:
             return False
         # Nobody writes any more: what is not found now will never be there.
         self._look(database)
-        stores = [each for each in self._stores.values() if each.state != "gone"]
-        if any(each.read() or each.backlog.transactions for each in stores):
+        if any(each.read() or each.backlog.transactions for each in self._stores.values()):
             return False
+        stores = [each for each in self._stores.values() if each.state != "gone"]
         if any(each.state != "mirroring" or each.gap for each in stores) or self._uncopied:
             return False
         logger.info("the server has ended, and all that it wrote is in MySQL")
@@ -221,8 +226,8 @@ class Mirror:
                 self._stores[name] = store
         for name, store in self._stores.items():
             if name not in present:
-                store.state = "gone"
-                store.message = "its directory is gone; MySQL keeps it until it is deleted"
+                self._scans.pop(name, None)
+                store.gone()
             elif store.state == "gone":
                 store.state = "scanning"
                 store.doubt("its directory is back")
@@ -268,19 +273,20 @@ class Mirror:
 
     def _step(self, store: StoreMirror, database: Database) -> bool:
         """A bounded piece of work for a store; return whether there was some."""
-        if store.state == "gone" or time.monotonic() < store.retry_at:
+        if time.monotonic() < store.retry_at:
             return False
         try:
             if store.name in self._scans:
                 self._scan_on(store)
                 return True
-            if store.state == "mirroring" and (batch := store.write(database)):
+            # What was read of a store that is gone now is written, too.
+            if store.state in FOLLOWED and (batch := store.write(database)):
                 counters = self._report.counters
                 counters["rows_total"] += len(batch.changes)
                 counters["transactions_total"] += batch.transactions
                 counters["batches_total"] += 1
                 return True
-            if store.gap and (store.state != "mirroring" or not store.backlog.transactions):
+            if store.doubtful and _has_store(store.directory):
                 self._scan_begin(store, database)
                 return True
         except (GapError, BadgerError, OSError) as error:

@@ -139,6 +139,7 @@ class Database:
             finally:
                 if not done:
                     session.rollback()
+                    self._writer.reset()
             time.sleep(pause)
             pause, tries = pause * 2, tries + 1
 
@@ -363,6 +364,8 @@ class Database:
         number = self._transact(lambda session: self._own_store(session, name, where, change))
         self._sequences.seen(name, number)
         self._stop_building(name)
+        # Of the former copy.
+        self._writer.reset()
         return StoreRow(name, copy, position, number)
 
     def _builds(self, copy: int) -> str:

@@ -153,6 +153,43 @@ def test_files_of_the_backlog_go_when_mysql_has_what_they_held(agent, database, 
     assert not list(agent.run.glob("backlog-*"))
 
 
+def test_rows_that_nobody_needs_go_also_while_clients_write_all_the_time(
+    agent, database, store, writer
+):
+    write(store, {b"a": b"1"})
+    agent.start()
+    agent.equal()
+    agent.stop()
+    rows = ",".join(f"(999, '{number:05}', 1, 0, '')" for number in range(25_000))
+    database.execute(
+        f"INSERT INTO dittofs_entries (copy, name, version, size, value) VALUES {rows}",  # noqa: S608  # made above
+        # Each transaction takes longer than the next one takes to come.
+        "CREATE TRIGGER slow BEFORE UPDATE ON dittofs_mirror FOR EACH ROW DO SLEEP(0.1)",
+        database=agent.name,
+    )
+    count = "SELECT COUNT(*) FROM dittofs_entries WHERE copy = 999"
+    writer(rate=200)
+    agent.start()
+    wait_until(lambda: database.execute(count, database=agent.name) == [(0,)], 30)
+    assert agent.status["state"] == "mirroring"
+
+
+def test_what_a_vanished_store_had_at_last_reaches_mysql(agent, database, store):
+    write(store, {b"a": b"1"})
+    agent.start()
+    agent.equal()
+    database.kill()
+    agent.wait("away")
+    write(store, *[{b"k%d" % number: bytes(900_000)} for number in range(14)])
+    wait_until(lambda: list(agent.run.glob("backlog-*")))
+    wait_until(lambda: agent.status["behind-transactions"] == 14)
+    shutil.rmtree(store)
+    database.start()
+    wait_until(lambda: gone(agent) == ["export"] and len(agent.mirrored()) == 15, 30)
+    wait_until(lambda: agent.status["behind-transactions"] == 0)
+    assert not list(agent.run.glob("backlog-*"))
+
+
 def test_a_read_only_database_is_away_and_taken_up_again(agent, database, store):
     write(store, {b"a": b"1"})
     agent.start()
@@ -222,6 +259,22 @@ def test_a_deleted_share_leaves_mysql_and_a_vanished_one_stays(agent, store):
     wait_until(lambda: len(agent.status["stores"]) == 2)
     agent.equal()
     assert agent.mirrored("export") == {b"new": b"1"}
+
+
+def test_a_store_that_somebody_emptied_is_kept_in_mysql(agent, store):
+    """It is not there any more, which is not the same as having no files."""
+    write(store, {b"a": b"1"})
+    agent.start()
+    agent.equal()
+    for _ in range(5):
+        kept = {each: each.read_bytes() for each in store.iterdir()}
+        for each in kept:
+            each.unlink()
+        wait_until(lambda: gone(agent) == ["export"])
+        assert agent.mirrored() == {b"a": b"1"}
+        for each, data in kept.items():
+            each.write_bytes(data)
+        agent.equal()
 
 
 def gone(agent):
