@@ -27,6 +27,7 @@ from agent.mysql import (
     ForeignError,
     SupersededError,
 )
+from agent.mysql_statements import COMPARISONS
 from agent.presence import present
 from agent.process import Stop
 from agent.report import Progress, Report
@@ -287,8 +288,11 @@ class Mirror:
                 counters["batches_total"] += 1
                 return True
             if store.doubtful and _has_store(store.directory):
-                self._scan_begin(store, database)
-                return True
+                store.state, store.message = "scanning", store.gap
+                # The others wait: each takes a connection.
+                if len(self._scans) < COMPARISONS:
+                    self._scan_begin(store, database)
+                    return True
         except (GapError, BadgerError, OSError) as error:
             self._store_failed(store, error)
         except DatabaseError as error:
@@ -300,7 +304,6 @@ class Mirror:
     def _scan_begin(self, store: StoreMirror, database: Database) -> None:
         logger.info("store %s: comparing in full: %s", store.name, store.gap)
         progress = Progress(f"scan {store.name}")
-        store.state, store.message = "scanning", store.gap
         self._scans[store.name] = (scan(store, database, progress), progress)
         self._report.counters["scans_total"] += 1
 

@@ -10,6 +10,7 @@ import pytest
 from agent.badger import HEADER_SIZE
 from agent.journal import Position
 from agent.log_writer import encode_transaction
+from agent.mysql_statements import CONNECTIONS
 from tests.agent.rig import Agent, wait_until
 from tests.databases import ROOT
 from tests.soak.writer import Record
@@ -340,6 +341,68 @@ def test_of_two_agents_the_older_writes_nothing_any_more(agent, database, store,
         agent.start()
         assert agent.wait("blocked")["kind"] == "superseded"
         assert newer.mirrored() == {b"a": b"2"}
+
+
+def test_no_more_connections_are_opened_than_are_asked_for(agent, database):
+    """However many stores are compared, beside a `verify`."""
+    for number in range(6):
+        (agent.stores / f"s{number}").mkdir()
+        write(agent.stores / f"s{number}", {b"%05d" % key: b"" for key in range(12_000)})
+    agent.start()
+    agent.wait()
+    agent.equal()
+    limited = f"ALTER USER '{agent.user}'@'%' WITH MAX_USER_CONNECTIONS {CONNECTIONS}"
+    database.execute(limited, "FLUSH USER_RESOURCES")
+    database.execute("DELETE FROM dittofs_entries WHERE name LIKE '%77'", database=agent.name)
+    assert agent.call("verify")[1]["result"] == "different"
+    database.execute("FLUSH STATUS")
+    for _ in range(3):
+        agent.call("verify")
+    agent.equal(30)
+    ((_, most),) = database.execute("SHOW GLOBAL STATUS LIKE 'Max_used_connections'")
+    # One is the test's own.
+    assert int(most) <= CONNECTIONS + 1
+    assert "max_user_connections" not in agent.log
+
+
+@pytest.mark.parametrize(
+    ("fault", "mended", "kind"),
+    [
+        (
+            "ALTER USER '{user}'@'%' WITH MAX_USER_CONNECTIONS 1",
+            f"ALTER USER '{{user}}'@'%' WITH MAX_USER_CONNECTIONS {CONNECTIONS}",
+            "connections",
+        ),
+        (
+            "ALTER USER '{user}'@'%' ACCOUNT LOCK",
+            "ALTER USER '{user}'@'%' ACCOUNT UNLOCK",
+            "locked",
+        ),
+        (
+            "REVOKE INSERT ON `{name}`.* FROM '{user}'@'%'",
+            "GRANT INSERT ON `{name}`.* TO '{user}'@'%'",
+            "rights",
+        ),
+    ],
+)
+def test_what_does_not_pass_is_blocked_and_goes_on_when_it_is_mended(
+    agent, database, store, fault, mended, kind
+):
+    write(store, {b"a": b"1"})
+    agent.start()
+    agent.equal()
+    named = {"user": agent.user, "name": agent.name}
+    database.execute(fault.format(**named), "FLUSH USER_RESOURCES")
+    database.kill_connections(agent.user)
+    status = agent.wait("blocked")
+    assert status["kind"] == kind
+    time.sleep(6)
+    assert agent.status["since"] == status["since"]
+    write(store, {b"a": b"2"})
+    database.execute(mended.format(**named), "FLUSH USER_RESOURCES")
+    agent.wait("mirroring", 15)
+    agent.equal()
+    assert agent.mirrored() == {b"a": b"2"}
 
 
 def test_a_wrong_password_and_missing_rights_are_named_and_taken_up_when_mended(
