@@ -13,6 +13,14 @@ from said import Part, age, moment, span
 _WRITTEN_EVERY = 5.0
 _SILENT = 60.0
 _SHOWN = 3
+# fmt: off
+A_PERSON_ACTS = frozenset({
+    "password", "login", "locked", "expired", "rights", "host", "host-blocked", "database", "tls",
+    "binlog", "connections", "limit", "tables", "transaction", "engine",
+    "schema", "packet", "key", "config", "sql",
+})
+# fmt: on
+"""The agent's words for faults of MySQL that do not pass."""
 
 
 class Holder(Part):

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 import credentials
 import files
+import mirror_status
 import mirroring
 import volumes
 from credentials import Credentials
@@ -29,9 +30,6 @@ logger = logging.getLogger(__name__)
 _NOTE = f"{volumes.PATHS['metadata']}/{volumes.RECOVERY}"
 _WORK = f"{volumes.PATHS['metadata']}/{volumes.RECOVERING}"
 _INSPECT_TIMEOUT = 60.0
-_A_PERSON_ACTS = frozenset(
-    {"password", "rights", "database", "schema", "packet", "tls", "key", "config"}
-)
 _POLL = 1.0
 _WAYS_OUT = (
     "to serve without it, remove the relation, or run start-without volume=metadata where that "
@@ -139,7 +137,7 @@ class Recovery:
         if found.error is None:
             return found.mirror
         text = f"mysql: the metadata volume is empty, and the database: {found.error.text}"
-        if found.error.kind in _A_PERSON_ACTS:
+        if found.error.kind in mirror_status.A_PERSON_ACTS:
             raise BlockedError(f"{text}; {_WAYS_OUT}")
         raise WaitingError(f"{text}; {_WAYS_OUT}")
 
@@ -242,13 +240,15 @@ class Recovery:
         Raises:
             WaitingError: it has. Where nothing was changed MySQL is asked anew at the next event:
                 it may be another database then.
+            BlockedError: the same, where a person has to act before.
         """
         if report.state != "failed":
             return report
         logger.info("recovery: failed, %s", report.message)
         if not volumes.look(self._dittofs).metadata.data:
             self._forget()
-        raise WaitingError(
+        acts = report.kind in mirror_status.A_PERSON_ACTS
+        raise (BlockedError if acts else WaitingError)(
             f"mysql: the metadata of {note.marker.instance} could not be recovered: "
             f"{report.message}; it is tried again. {_WAYS_OUT}"
         )

@@ -1,11 +1,14 @@
 """Changes that were read from a store and are not in the database yet.
 
 A log is removed soon after it is full, whether the database is there or not. So what was read is
-kept: a little in memory, the rest in a file, up to a bound. Beyond it the mirror has a gap, which
-a comparison in full closes later.
+kept: a little in memory, the rest in files, up to a bound. Beyond it the mirror has a gap, which a
+comparison in full closes later.
+
+The files are a row of segments, and each goes when all in it was read back: where the database is
+a little behind for days, they take no more room than what waits.
 """
 
-import contextlib
+import errno
 import os
 import struct
 import threading
@@ -15,9 +18,11 @@ from typing import NamedTuple
 
 from agent.journal import Batch, Changes, Position
 
+PREFIX = "backlog-"
 MEMORY_BYTES = 8 * 2**20
-FILE_BYTES = 2**30
+DISK_BYTES = 2**30
 TAKE_BYTES = 4 * 2**20
+_SEGMENTS = 64
 _HEAD = struct.Struct("<IIIQ")
 _ENTRY = struct.Struct("<IiQ")
 _DELETED = -1
@@ -34,20 +39,62 @@ class Waiting(NamedTuple):
     since: float
 
 
-class Backlog:
-    """First in, first out. One thread puts, another takes; `path` is its file."""
+class _Segment:
+    """A file of batches, read in the order in which they were written.
 
-    def __init__(self, path: Path, memory: int = MEMORY_BYTES, disk: int = FILE_BYTES):
+    Attributes:
+        size: bytes of the file.
+        waiting: of each batch that was not read yet its time, its bytes here, its own size.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.size = 0
+        self.waiting: deque[tuple[float, int, int]] = deque()
+        self._read_at = 0
+
+    def add(self, data: bytes, since: float, size: int) -> None:
+        """Write an encoded batch behind the others; an OSError leaves it out."""
+        file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            written = os.pwrite(file, data, self.size)
+        finally:
+            os.close(file)
+        if written != len(data):
+            raise OSError(errno.ENOSPC, "the disk of the pod is full")
+        self.size += len(data)
+        self.waiting.append((since, len(data), size))
+
+    def next(self) -> Waiting:
+        """Read the oldest batch that waits; after an OSError it still does."""
+        since, length, size = self.waiting[0]
+        with self.path.open("rb") as file:
+            file.seek(self._read_at)
+            data = file.read(length)
+        if len(data) != length:
+            raise OSError(errno.EIO, f"{self.path.name} was cut")
+        self._read_at += length
+        self.waiting.popleft()
+        return Waiting(_decode(data, size), since)
+
+
+class Backlog:
+    """First in, first out. One thread puts, another takes; its files are `path` with a number.
+
+    What a process that was killed left there is of no use: the store, or a comparison, has it too.
+    """
+
+    def __init__(self, path: Path, memory: int = MEMORY_BYTES, disk: int = DISK_BYTES):
         self._path = path
         self._memory = memory
         self._disk = disk
         self._lock = threading.Lock()
         self._batches: deque[Waiting] = deque()
         self._in_memory = 0
-        self._file: int | None = None
-        self._read_at = self._write_at = 0
+        # Each has a batch that waits.
+        self._segments: deque[_Segment] = deque()
+        self._number = 0
         self._taken = 0
-        self._spooled: deque[tuple[float, int, int]] = deque()
         self.size = 0
         self.transactions = 0
 
@@ -55,14 +102,10 @@ class Backlog:
         """Forget everything."""
         with self._lock:
             self._batches.clear()
-            self._spooled.clear()
-            self._in_memory = self._read_at = self._write_at = self._taken = 0
+            self._in_memory = self._taken = 0
             self.size = self.transactions = 0
-            if self._file is not None:
-                os.close(self._file)
-                self._file = None
-                with contextlib.suppress(FileNotFoundError):
-                    self._path.unlink()
+            while self._segments:
+                self._segments.popleft().path.unlink(missing_ok=True)
 
     def put(self, batch: Batch, since: float) -> None:
         """Keep a batch, of which nothing had happened yet at `since`.
@@ -71,7 +114,7 @@ class Backlog:
             FullError: there is no more room; the batch is not kept.
         """
         with self._lock:
-            if not self._spooled and self._in_memory + batch.size <= self._memory:
+            if not self._segments and self._in_memory + batch.size <= self._memory:
                 self._batches.append(Waiting(batch, since))
                 self._in_memory += batch.size
             else:
@@ -84,7 +127,7 @@ class Backlog:
         with self._lock:
             if self._batches:
                 return self._batches[0].since
-            return self._spooled[0][0] if self._spooled else None
+            return self._segments[0].waiting[0][0] if self._segments else None
 
     def take(self, limit: int = TAKE_BYTES) -> Batch | None:
         """The oldest changes as one batch of about `limit` bytes; they stay until `drop`.
@@ -116,31 +159,37 @@ class Backlog:
 
     def _spool(self, batch: Batch, since: float) -> None:
         data = _encode(batch)
-        if self._write_at + len(data) > self._disk:
+        if sum(each.size for each in self._segments) + len(data) > self._disk:
             raise FullError(f"{self._disk} bytes wait already")
+        full = not self._segments or self._segments[-1].size >= self._disk // _SEGMENTS
+        segment = self._begin() if full else self._segments[-1]
         try:
-            if self._file is None:
-                flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-                self._file = os.open(self._path, flags, 0o600)
-            if os.pwrite(self._file, data, self._write_at) != len(data):
-                raise FullError("the disk of the pod is full")
+            segment.add(data, since, batch.size)
         except OSError as error:
+            if full:
+                segment.path.unlink(missing_ok=True)
             raise FullError(f"{self._path.name}: {error.strerror}") from error
-        self._write_at += len(data)
-        self._spooled.append((since, len(data), batch.size))
+        if full:
+            self._segments.append(segment)
+
+    def _begin(self) -> _Segment:
+        self._number += 1
+        return _Segment(self._path.with_name(f"{self._path.name}.{self._number}"))
 
     def _fill(self, limit: int) -> None:
-        """Read the oldest batches back from the file."""
-        while self._spooled and self._in_memory < limit:
-            assert self._file is not None  # noqa: S101  # for the type checker
-            since, length, size = self._spooled.popleft()
-            batch = _decode(os.pread(self._file, length, self._read_at), size)
-            self._read_at += length
-            self._batches.append(Waiting(batch, since))
-            self._in_memory += size
-        if not self._spooled and self._file is not None:
-            os.ftruncate(self._file, 0)
-            self._read_at = self._write_at = 0
+        """Read the oldest batches back from the files."""
+        while self._segments and self._in_memory < limit:
+            waiting = self._segments[0].next()
+            self._batches.append(waiting)
+            self._in_memory += waiting.batch.size
+            if not self._segments[0].waiting:
+                self._segments.popleft().path.unlink(missing_ok=True)
+
+
+def remove_left_over(run: Path) -> None:
+    """Remove the files of a process that was killed, also those of stores that are gone."""
+    for file in run.glob(f"{PREFIX}*"):
+        file.unlink(missing_ok=True)
 
 
 def merged(batches: list[Batch]) -> Batch:

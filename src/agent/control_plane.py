@@ -33,7 +33,10 @@ class Vault(Protocol):
 
 
 class ControlPlane:
-    """Keeps a copy of the file in the vault up to date; `instance` is bound to the copy."""
+    """Keeps a copy of the file in the vault up to date; `instance` is bound to the copy.
+
+    `scratch` is as of `copied`.
+    """
 
     def __init__(self, path: Path, key: bytes, instance: str, scratch: Path):
         self._path = path
@@ -127,7 +130,7 @@ def unseal(sealed: bytes, key: bytes, instance: str) -> bytes:
 
 
 def copied(path: Path, scratch: Path) -> bytes:
-    """The bytes of a consistent copy of the file; `scratch` is a folder to work in.
+    """The bytes of a consistent copy of the file; `scratch` begins the names of its own files.
 
     Raises:
         ControlPlaneError: it cannot be read.
@@ -147,8 +150,12 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _backup(source: sqlite3.Connection, scratch: Path) -> bytes:
     """The bytes of a consistent copy."""
+    folder, prefix = scratch.parent, f"{scratch.name}-"
+    # A process that was killed left them.
+    for left in folder.glob(f"{prefix}*"):
+        left.unlink(missing_ok=True)
     # Made with its mode before SQLite writes the first byte into it.
-    handle, name = tempfile.mkstemp(dir=scratch)
+    handle, name = tempfile.mkstemp(prefix=prefix, dir=folder)
     os.close(handle)
     target = Path(name)
     try:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from agent.backlog import remove_left_over
 from agent.badger import BadgerError
 from agent.control_plane import ControlPlane, ControlPlaneError
 from agent.journal import GapError
@@ -26,12 +27,13 @@ from agent.mysql import (
     ForeignError,
     SupersededError,
 )
+from agent.mysql_statements import COMPARISONS
 from agent.presence import present
 from agent.process import Stop
 from agent.report import Progress, Report
 from agent.scan import scan
 from agent.settings import Settings
-from agent.store_mirror import StoreMirror
+from agent.store_mirror import FOLLOWED, StoreMirror
 from agent.verification import last_verified
 
 logger = logging.getLogger("agent.mirror")
@@ -43,6 +45,7 @@ _IDLE_WAIT = 0.25
 _SLOWER = 1.3
 _LOOK_EVERY = 1.0
 _PING_EVERY = 5.0
+_PURGE_EVERY = 1.0
 _AWAY_WAITS = (0.2, 0.5, 1.0, 2.0)
 _REFUSED_WAIT = 5.0
 _STORE_WAIT = 5.0
@@ -60,7 +63,7 @@ class Mirror:
         self._wake = threading.Event()
         self._stores: dict[str, StoreMirror] = {}
         self._scans: dict[str, tuple[Iterator[None], Progress]] = {}
-        self._looked_at = self._pinged_at = 0.0
+        self._looked_at = self._pinged_at = self._purged_at = 0.0
         self._garbage = True
         self._complete = False
         self._uncopied = True
@@ -68,11 +71,12 @@ class Mirror:
         self._verified_at = time.time()
         identity = settings.identity
         self._control_plane = ControlPlane(
-            settings.database, settings.key, identity.instance, settings.run
+            settings.database, settings.key, identity.instance, settings.run / "copy-for-mirror"
         )
 
     def run(self) -> None:
         """Work until the stop; every error of the database is outlived."""
+        remove_left_over(self._settings.run)
         reader = threading.Thread(target=self._read, name="reader", daemon=True)
         reader.start()
         away = 0
@@ -173,8 +177,12 @@ class Mirror:
             busy = False
             for store in list(self._stores.values()):
                 busy = self._step(store, database) or busy
-            if not busy and self._garbage:
-                busy = self._garbage = database.purge(_PURGE_ROWS)
+            # Garbage is a copy of a whole store: where there is always something to write it goes,
+            # too, only slower.
+            if self._garbage and (not busy or now - self._purged_at >= _PURGE_EVERY):
+                self._purged_at = now
+                self._garbage = database.purge(_PURGE_ROWS)
+                busy = busy or self._garbage
             self._summarize()
             self._tell()
             if busy:
@@ -193,9 +201,9 @@ class Mirror:
             return False
         # Nobody writes any more: what is not found now will never be there.
         self._look(database)
-        stores = [each for each in self._stores.values() if each.state != "gone"]
-        if any(each.read() or each.backlog.transactions for each in stores):
+        if any(each.read() or each.backlog.transactions for each in self._stores.values()):
             return False
+        stores = [each for each in self._stores.values() if each.state != "gone"]
         if any(each.state != "mirroring" or each.gap for each in stores) or self._uncopied:
             return False
         logger.info("the server has ended, and all that it wrote is in MySQL")
@@ -219,8 +227,8 @@ class Mirror:
                 self._stores[name] = store
         for name, store in self._stores.items():
             if name not in present:
-                store.state = "gone"
-                store.message = "its directory is gone; MySQL keeps it until it is deleted"
+                self._scans.pop(name, None)
+                store.gone()
             elif store.state == "gone":
                 store.state = "scanning"
                 store.doubt("its directory is back")
@@ -266,21 +274,25 @@ class Mirror:
 
     def _step(self, store: StoreMirror, database: Database) -> bool:
         """A bounded piece of work for a store; return whether there was some."""
-        if store.state == "gone" or time.monotonic() < store.retry_at:
+        if time.monotonic() < store.retry_at:
             return False
         try:
             if store.name in self._scans:
                 self._scan_on(store)
                 return True
-            if store.state == "mirroring" and (batch := store.write(database)):
+            # What was read of a store that is gone now is written, too.
+            if store.state in FOLLOWED and (batch := store.write(database)):
                 counters = self._report.counters
                 counters["rows_total"] += len(batch.changes)
                 counters["transactions_total"] += batch.transactions
                 counters["batches_total"] += 1
                 return True
-            if store.gap and (store.state != "mirroring" or not store.backlog.transactions):
-                self._scan_begin(store, database)
-                return True
+            if store.doubtful and _has_store(store.directory):
+                store.state, store.message = "scanning", store.gap
+                # The others wait: each takes a connection.
+                if len(self._scans) < COMPARISONS:
+                    self._scan_begin(store, database)
+                    return True
         except (GapError, BadgerError, OSError) as error:
             self._store_failed(store, error)
         except DatabaseError as error:
@@ -292,7 +304,6 @@ class Mirror:
     def _scan_begin(self, store: StoreMirror, database: Database) -> None:
         logger.info("store %s: comparing in full: %s", store.name, store.gap)
         progress = Progress(f"scan {store.name}")
-        store.state, store.message = "scanning", store.gap
         self._scans[store.name] = (scan(store, database, progress), progress)
         self._report.counters["scans_total"] += 1
 

@@ -139,6 +139,7 @@ class Database:
             finally:
                 if not done:
                     session.rollback()
+                    self._writer.reset()
             time.sleep(pause)
             pause, tries = pause * 2, tries + 1
 
@@ -158,7 +159,9 @@ class Database:
         Raises:
             ForeignError: it is the mirror of another instance.
             SupersededError: an agent of a newer generation has it.
+            RefusedError: among others, it may not do all that it will have to do.
         """
+        self._transact(Session.check_limits)
         if not self._transact(mysql_owner.schema_exists):
             self._transact(mysql_owner.create_schema)
 
@@ -167,8 +170,12 @@ class Database:
             if found:
                 mysql_owner.check(found, identity)
             mysql_owner.write(session, identity, found)
-            # Deleting is the one right that nothing else here asks for.
+            # Rights that nothing else here asks for, each of its own: the first one that is
+            # missing is named.
             session.execute("DELETE FROM dittofs_entries WHERE copy = 0 AND name = x''")
+            session.execute(
+                "INSERT INTO dittofs_tombstones SELECT copy, name FROM dittofs_entries WHERE FALSE"
+            )
             return mysql_owner.read(session)
 
         taken = self._transact(work)
@@ -363,6 +370,8 @@ class Database:
         number = self._transact(lambda session: self._own_store(session, name, where, change))
         self._sequences.seen(name, number)
         self._stop_building(name)
+        # Of the former copy.
+        self._writer.reset()
         return StoreRow(name, copy, position, number)
 
     def _builds(self, copy: int) -> str:
@@ -483,7 +492,7 @@ def _worst(problems: list[DatabaseError]) -> DatabaseError:
     """What to say of several servers: rather what a person has to mend than what may pass."""
     if not problems:
         return RefusedError("config", "the relation gives no endpoint")
-    for_good = [problem for problem in problems if isinstance(problem, RefusedError)]
+    for_good = [problem for problem in problems if not isinstance(problem, AwayError)]
     if for_good:
         return for_good[0]
     return AwayError(problems[-1].kind, "; ".join(map(str, problems)))

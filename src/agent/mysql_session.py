@@ -12,8 +12,14 @@ from typing import Any
 
 import pymysql
 
-from agent.mysql_errors import AwayError, DatabaseError, RefusedError, translate
-from agent.mysql_statements import LEAST_PACKET
+from agent.mysql_errors import (
+    AwayError,
+    DatabaseError,
+    RefusedError,
+    few_connections,
+    translate,
+)
+from agent.mysql_statements import CONNECTIONS, LEAST_PACKET
 
 # A server that lives but is slow has three times as long to answer as a host has to show a sign of
 # life: what it was told it would be told again otherwise, and never get done.
@@ -108,6 +114,12 @@ class Session:
         """Whether it was not used for so long that the server may have closed it."""
         return time.monotonic() - self.used > _IDLE
 
+    def check_limits(self) -> None:
+        """See that the account may have as many connections as the agent needs."""
+        ((allowed,),) = self.select("SELECT @@session.max_user_connections")
+        if 0 < int(allowed) < CONNECTIONS:
+            raise few_connections(int(allowed), self.endpoint, self._account)
+
     @property
     def open(self) -> bool:
         """Whether it was not closed, by anyone who said so."""
@@ -139,8 +151,8 @@ class Session:
         if int(packet) < LEAST_PACKET:
             raise RefusedError(
                 "packet",
-                f"{self.endpoint}: max_allowed_packet is {packet}, and has to be {LEAST_PACKET} or"
-                f" more: SET GLOBAL max_allowed_packet = {LEAST_PACKET}",
+                f"SET GLOBAL max_allowed_packet = {LEAST_PACKET}, or more: {self.endpoint}: it is"
+                f" {packet}, and has to be {LEAST_PACKET}",
             )
         writable = all(str(value).upper() in {"0", "OFF"} for value in read_only)
         return _product(str(number), str(comment)), int(packet), writable

@@ -31,6 +31,12 @@ DELETES_IN_STATEMENT = 500
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE"
 """What the user of the mirror needs on its database."""
 
+COMPARISONS = 2
+"""How many stores the mirror compares at once; each reads by a connection of its own."""
+
+CONNECTIONS = 1 + COMPARISONS + 2
+"""The most that the agent has: the mirror to write and to compare, and `verify`, which has 2."""
+
 Change = tuple[int, bytes | None]
 """A version, and the value or None where the key was deleted."""
 Row = tuple[bytes, int, bytes]

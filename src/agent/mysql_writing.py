@@ -22,11 +22,11 @@ class Writer:
     """
 
     def __init__(self) -> None:
-        # All the keys that have parts, and some that had.
+        # By copy, as of the transaction that writes.
         self._large: dict[int, set[bytes]] = {}
 
     def reset(self) -> None:
-        """Somebody else may have written."""
+        """Somebody else may have written, or what was written was undone."""
         self._large.clear()
 
     def write(
@@ -49,6 +49,7 @@ class Writer:
         known = self._known(session, copy)
         for key in changes.keys() & known:
             session.execute(sql.forgetting_parts(copy, key))
+            known.discard(key)
         for row in large:
             known.add(row[0])
             session.execute(sql.replacing_large(copy, row))

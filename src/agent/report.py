@@ -219,6 +219,7 @@ class Server:
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     report: ClassVar[Watched]
+    timeout = 5.0  # seconds for who has connected to ask
 
     def do_GET(self) -> None:
         if self.path == "/health":

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from agent.backlog import Backlog, FullError
+from agent.backlog import PREFIX, Backlog, FullError
 from agent.badger import BadgerError
 from agent.journal import BATCH_BYTES, Batch, GapError, Journal, Position
 from agent.mysql import Database, StoreRow
+
+FOLLOWED = frozenset({"mirroring", "gone"})
+"""The states in which what waits comes directly behind what the database has."""
 
 
 class StoreMirror:
@@ -30,7 +33,7 @@ class StoreMirror:
         self.message = ""
         self.rows: int | None = None
         self.retry_at = 0.0
-        self.backlog = Backlog(run / f"backlog-{name.encode().hex()[:200]}")
+        self.backlog = Backlog(run / f"{PREFIX}{name.encode().hex()[:200]}")
         self._journal = Journal(directory)
         self._lock = threading.Lock()
         self._following = False
@@ -44,6 +47,12 @@ class StoreMirror:
     def gap(self) -> str:
         """Why it is not followed any more; empty while it is."""
         return self._gap
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it is to be compared in full now."""
+        waits = self.state in FOLLOWED and self.backlog.transactions
+        return bool(self._gap) and self.state != "gone" and not waits
 
     @property
     def equal_at(self) -> float:
@@ -139,6 +148,16 @@ class StoreMirror:
         with self._lock:
             self._following, self._gap = False, reason
 
+    def gone(self) -> None:
+        """Its directory is not there: what was followed is written, and nothing is read."""
+        with self._lock:
+            self._following = False
+            if self.state not in FOLLOWED:
+                # It belongs to a copy that will not be finished.
+                self.backlog.clear()
+        self.state = "gone"
+        self.message = "its directory is gone; MySQL keeps it until it is deleted"
+
     def begin(self) -> Position:
         """Follow what is not in the tables now; the position where all of that is.
 
@@ -182,7 +201,7 @@ class StoreMirror:
     def _goes_on(self, row: StoreRow) -> bool:
         """Whether the connection was lost and nothing else: the backlog is still right."""
         assert self.row is not None  # noqa: S101  # for the type checker
-        if row.copy != self.row.copy or self.state != "mirroring":
+        if row.copy != self.row.copy or self.state not in FOLLOWED:
             return False
         if self._in_flight and row.position == self._in_flight:
             # The answer was lost, the transaction was not.

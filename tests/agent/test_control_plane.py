@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,8 @@ def database(tmp_path):
 
 @pytest.fixture
 def plane(database, tmp_path):
-    made = ControlPlane(database, KEY, "i1", tmp_path)
+    (tmp_path / "scratch").mkdir()
+    made = ControlPlane(database, KEY, "i1", tmp_path / "scratch" / "copy")
     yield made
     made.close()
 
@@ -60,6 +62,19 @@ def test_a_change_is_copied_once(plane, database, tmp_path):
     assert len(vault.kept) == 2
     assert b"alice" not in vault.kept[0][0]
     assert not (tmp_path / "controlplane.copy").exists()
+
+
+def test_what_a_copy_that_was_killed_left_goes(plane, database, tmp_path, monkeypatch):
+    """It has hashes of passwords."""
+    vault = Vault()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", lambda *_, **__: None)
+        plane.copy(vault)
+    add(database, "dave")
+    assert list((tmp_path / "scratch").iterdir())
+    plane.copy(vault)
+    assert len(vault.kept) == 2
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_a_change_that_changes_nothing_is_not_written_again(plane, database):

@@ -10,6 +10,7 @@ import pytest
 from agent.badger import HEADER_SIZE
 from agent.journal import Position
 from agent.log_writer import encode_transaction
+from agent.mysql_statements import CONNECTIONS
 from tests.agent.rig import Agent, wait_until
 from tests.databases import ROOT
 from tests.soak.writer import Record
@@ -136,6 +137,61 @@ def test_mysql_away_is_waited_for_without_a_gap(agent, database, store, writer):
     assert agent.mirrored() == content(store)
 
 
+def test_files_of_the_backlog_go_when_mysql_has_what_they_held(agent, database, store):
+    """Also those of an agent that was killed, and of a store that is gone."""
+    write(store, {b"a": b"1"})
+    agent.start()
+    agent.equal()
+    database.kill()
+    agent.wait("away")
+    write(store, *[{b"k%d" % number: bytes(900_000)} for number in range(14)])
+    wait_until(lambda: list(agent.run.glob("backlog-*")))
+    agent.stop(signal.SIGKILL)
+    (agent.run / "backlog-6f74686572.7").write_bytes(bytes(1000))
+    assert len(list(agent.run.glob("backlog-*"))) > 1
+    database.start()
+    agent.start()
+    agent.equal()
+    assert not list(agent.run.glob("backlog-*"))
+
+
+def test_rows_that_nobody_needs_go_also_while_clients_write_all_the_time(
+    agent, database, store, writer
+):
+    write(store, {b"a": b"1"})
+    agent.start()
+    agent.equal()
+    agent.stop()
+    rows = ",".join(f"(999, '{number:05}', 1, 0, '')" for number in range(25_000))
+    database.execute(
+        f"INSERT INTO dittofs_entries (copy, name, version, size, value) VALUES {rows}",  # noqa: S608  # made above
+        # Each transaction takes longer than the next one takes to come.
+        "CREATE TRIGGER slow BEFORE UPDATE ON dittofs_mirror FOR EACH ROW DO SLEEP(0.1)",
+        database=agent.name,
+    )
+    count = "SELECT COUNT(*) FROM dittofs_entries WHERE copy = 999"
+    writer(rate=200)
+    agent.start()
+    wait_until(lambda: database.execute(count, database=agent.name) == [(0,)], 30)
+    assert agent.status["state"] == "mirroring"
+
+
+def test_what_a_vanished_store_had_at_last_reaches_mysql(agent, database, store):
+    write(store, {b"a": b"1"})
+    agent.start()
+    agent.equal()
+    database.kill()
+    agent.wait("away")
+    write(store, *[{b"k%d" % number: bytes(900_000)} for number in range(14)])
+    wait_until(lambda: list(agent.run.glob("backlog-*")))
+    wait_until(lambda: agent.status["behind-transactions"] == 14)
+    shutil.rmtree(store)
+    database.start()
+    wait_until(lambda: gone(agent) == ["export"] and len(agent.mirrored()) == 15, 30)
+    wait_until(lambda: agent.status["behind-transactions"] == 0)
+    assert not list(agent.run.glob("backlog-*"))
+
+
 def test_a_read_only_database_is_away_and_taken_up_again(agent, database, store):
     write(store, {b"a": b"1"})
     agent.start()
@@ -207,6 +263,22 @@ def test_a_deleted_share_leaves_mysql_and_a_vanished_one_stays(agent, store):
     assert agent.mirrored("export") == {b"new": b"1"}
 
 
+def test_a_store_that_somebody_emptied_is_kept_in_mysql(agent, store):
+    """It is not there any more, which is not the same as having no files."""
+    write(store, {b"a": b"1"})
+    agent.start()
+    agent.equal()
+    for _ in range(5):
+        kept = {each: each.read_bytes() for each in store.iterdir()}
+        for each in kept:
+            each.unlink()
+        wait_until(lambda: gone(agent) == ["export"])
+        assert agent.mirrored() == {b"a": b"1"}
+        for each, data in kept.items():
+            each.write_bytes(data)
+        agent.equal()
+
+
 def gone(agent):
     return [each["name"] for each in agent.status["stores"] if each["state"] == "gone"]
 
@@ -270,6 +342,68 @@ def test_of_two_agents_the_older_writes_nothing_any_more(agent, database, store,
         agent.start()
         assert agent.wait("blocked")["kind"] == "superseded"
         assert newer.mirrored() == {b"a": b"2"}
+
+
+def test_no_more_connections_are_opened_than_are_asked_for(agent, database):
+    """However many stores are compared, beside a `verify`."""
+    for number in range(6):
+        (agent.stores / f"s{number}").mkdir()
+        write(agent.stores / f"s{number}", {b"%05d" % key: b"" for key in range(12_000)})
+    agent.start()
+    agent.wait()
+    agent.equal()
+    limited = f"ALTER USER '{agent.user}'@'%' WITH MAX_USER_CONNECTIONS {CONNECTIONS}"
+    database.execute(limited, "FLUSH USER_RESOURCES")
+    database.execute("DELETE FROM dittofs_entries WHERE name LIKE '%77'", database=agent.name)
+    assert agent.call("verify")[1]["result"] == "different"
+    database.execute("FLUSH STATUS")
+    for _ in range(3):
+        agent.call("verify")
+    agent.equal(30)
+    ((_, most),) = database.execute("SHOW GLOBAL STATUS LIKE 'Max_used_connections'")
+    # One is the test's own.
+    assert int(most) <= CONNECTIONS + 1
+    assert "max_user_connections" not in agent.log
+
+
+@pytest.mark.parametrize(
+    ("fault", "mended", "kind"),
+    [
+        (
+            "ALTER USER '{user}'@'%' WITH MAX_USER_CONNECTIONS 1",
+            f"ALTER USER '{{user}}'@'%' WITH MAX_USER_CONNECTIONS {CONNECTIONS}",
+            "connections",
+        ),
+        (
+            "ALTER USER '{user}'@'%' ACCOUNT LOCK",
+            "ALTER USER '{user}'@'%' ACCOUNT UNLOCK",
+            "locked",
+        ),
+        (
+            "REVOKE INSERT ON `{name}`.* FROM '{user}'@'%'",
+            "GRANT INSERT ON `{name}`.* TO '{user}'@'%'",
+            "rights",
+        ),
+    ],
+)
+def test_what_does_not_pass_is_blocked_and_goes_on_when_it_is_mended(
+    agent, database, store, fault, mended, kind
+):
+    write(store, {b"a": b"1"})
+    agent.start()
+    agent.equal()
+    named = {"user": agent.user, "name": agent.name}
+    database.execute(fault.format(**named), "FLUSH USER_RESOURCES")
+    database.kill_connections(agent.user)
+    status = agent.wait("blocked")
+    assert status["kind"] == kind
+    time.sleep(6)
+    assert agent.status["since"] == status["since"]
+    write(store, {b"a": b"2"})
+    database.execute(mended.format(**named), "FLUSH USER_RESOURCES")
+    agent.wait("mirroring", 15)
+    agent.equal()
+    assert agent.mirrored() == {b"a": b"2"}
 
 
 def test_a_wrong_password_and_missing_rights_are_named_and_taken_up_when_mended(

@@ -1,9 +1,12 @@
 """What the agent says of itself."""
 
+import contextlib
 import json
+import socket
 import time
 
-from agent.report import Progress, Report, read_status
+from agent.report import Progress, Report, Server, read_status
+from tests.ports import HOST, free_port
 
 
 def test_progress_tells_rate_and_what_is_left():
@@ -69,3 +72,13 @@ def test_metrics_have_the_errors_by_kind_and_the_rows_by_store(tmp_path):
     assert 'dittofs_mirror_errors_total{kind="refused"} 2' in text
     assert 'dittofs_mirror_store_rows{store="a\\"b"} 7' in text
     assert "# TYPE dittofs_mirror_lag_seconds gauge" in text
+
+
+def test_who_connects_and_asks_nothing_is_let_go(tmp_path):
+    """Each holds a thread and a file: probes that hang would take them all in the end."""
+    port = free_port()
+    with (
+        contextlib.closing(Server(Report(tmp_path, 60), port, HOST)),
+        socket.create_connection((HOST, port), 20) as silent,
+    ):
+        assert silent.recv(1) == b""

@@ -4,6 +4,7 @@ import contextlib
 import random
 import signal
 import socket
+import struct
 import threading
 import time
 
@@ -11,6 +12,8 @@ import pymysql
 import pytest
 
 from agent.mysql import AwayError, Database, DatabaseError, RefusedError
+from agent.mysql_errors import REMEDIES
+from agent.mysql_statements import CONNECTIONS
 from tests import databases
 from tests.mysql.certificates import Authority
 from tests.mysql.conftest import IDENTITY
@@ -352,14 +355,283 @@ def test_packets_become_smaller_and_then_too_small(started):
 
 def test_too_many_connections(started, connect):
     place, database = started
-    place.server.execute(
-        f"ALTER USER '{place.name}'@'%' WITH MAX_USER_CONNECTIONS 1", "FLUSH USER_RESOURCES"
-    )
+    limit(place, f"MAX_USER_CONNECTIONS {CONNECTIONS}")
+    others = [connect(place.access()) for _ in range(CONNECTIONS - 1)]
     database.connect()
+    database.claim(IDENTITY)
     with pytest.raises(AwayError) as caught:
         connect(place.access())
     assert caught.value.kind == "busy"
-    database.ping()
+    others[0].close()
+    connect(place.access()).ping()
+
+
+def limit(place, what: str) -> None:
+    place.server.execute(f"ALTER USER '{place.name}'@'%' WITH {what}", "FLUSH USER_RESOURCES")
+
+
+@pytest.mark.parametrize("allowed", [1, CONNECTIONS - 1])
+def test_fewer_connections_than_are_needed_are_refused_at_once(started, connect, allowed):
+    place, _ = started
+    limit(place, f"MAX_USER_CONNECTIONS {allowed}")
+    remedy = f"ALTER USER '{place.name}'@'%' WITH MAX_USER_CONNECTIONS {CONNECTIONS}"
+    database = connect(place.access())
+    with pytest.raises(RefusedError) as caught:
+        database.claim(IDENTITY)
+    assert caught.value.kind == "connections"
+    assert str(caught.value).startswith(remedy)
+    others = [connect(place.access()) for _ in range(allowed - 1)]
+    with pytest.raises(RefusedError) as caught:
+        connect(place.access())
+    assert caught.value.kind == "connections"
+    assert str(caught.value).startswith(remedy)
+    for other in others:
+        other.close()
+    place.server.execute(remedy, "FLUSH USER_RESOURCES")
+    database.connect()
+    database.claim(IDENTITY)
+
+
+def test_few_connections_for_every_user(started, connect):
+    place, _ = started
+    place.server.restart(max_user_connections=1)
+    database = connect(place.access())
+    with pytest.raises(RefusedError) as caught:
+        database.claim(IDENTITY)
+    assert caught.value.kind == "connections"
+
+
+@pytest.mark.parametrize("what", ["QUERIES", "UPDATES"])
+def test_a_limit_of_each_hour(started, what):
+    place, database = started
+    row = database.stores()[STORE]
+    limit(place, f"MAX_{what}_PER_HOUR 30")
+
+    def work() -> None:
+        for version in range(1, 30):
+            database.connect()
+            database.apply(row, changes_at(version), str(version))
+
+    with pytest.raises(RefusedError) as caught:
+        work()
+    assert caught.value.kind == "limit"
+    remedy = f"ALTER USER '{place.name}'@'%' WITH MAX_{what}_PER_HOUR 0"
+    assert str(caught.value).startswith(remedy)
+    place.server.execute(remedy, "FLUSH USER_RESOURCES")
+    database.connect()
+    database.apply(row, changes_at(40), "40")
+
+
+def test_a_binary_log_of_statements(own_server, new_place, connect):
+    own_server.start(log_bin="binlog", server_id=1, binlog_format="STATEMENT")
+    place = new_place(own_server)
+    database = connect(place.access())
+    with pytest.raises(RefusedError, match=r"^SET GLOBAL binlog_format = ROW: ") as caught:
+        database.claim(IDENTITY)
+    assert caught.value.kind == "binlog"
+    own_server.execute("SET GLOBAL binlog_format = ROW")
+    database.connect()
+    follow(database)
+    assert check(database) == 0
+
+
+def test_a_user_that_was_locked(started):
+    place, database = started
+    place.server.execute(f"ALTER USER '{place.name}'@'%' ACCOUNT LOCK")
+    remedy = f"ALTER USER '{place.name}'@'%' ACCOUNT UNLOCK"
+    with pytest.raises(RefusedError, match="^" + remedy) as caught:
+        database.connect()
+    assert caught.value.kind == "locked"
+    place.server.execute(remedy)
+    database.connect()
+    assert check(database) == 0
+
+
+def test_a_user_that_gave_a_wrong_password_too_often(started):
+    place, database = started
+    if not place.server.program.mariadb:
+        pytest.skip("MySQL has it for each user, as a lock")
+    place.server.set_global("max_password_errors", 2)
+    for _ in range(3):
+        with pytest.raises(RefusedError):
+            Database(place.access(password="wrong")).connect()
+    with pytest.raises(RefusedError, match="FLUSH PRIVILEGES") as caught:
+        database.connect()
+    assert caught.value.kind == "locked"
+    place.server.execute("FLUSH PRIVILEGES")
+    database.connect()
+
+
+@pytest.mark.parametrize("strict", [0, 1])
+def test_a_password_that_has_expired(started, strict):
+    place, database = started
+    place.server.set_global("disconnect_on_expired_password", strict)
+    place.server.execute(f"ALTER USER '{place.name}'@'%' PASSWORD EXPIRE")
+    with pytest.raises(RefusedError, match="PASSWORD EXPIRE NEVER") as caught:
+        database.connect()
+    assert caught.value.kind == "expired"
+
+
+@pytest.mark.parametrize("right", ["SELECT", "INSERT", "UPDATE", "DELETE"])
+def test_a_right_that_was_taken_away_is_missed_when_attaching(started, right):
+    place, database = started
+    account = f"'{place.name}'@'%'"
+    place.server.execute(f"REVOKE {right} ON `{place.name}`.* FROM {account}")
+    remedy = f"GRANT {databases.RIGHTS} ON `{place.name}`.* TO {account}"
+    database.connect()
+    with pytest.raises(RefusedError) as caught:
+        database.claim(IDENTITY)
+    assert caught.value.kind == "rights"
+    assert str(caught.value).startswith(f"{remedy}: the user lacks {right}: ")
+    place.server.execute(remedy)
+    database.connect()
+    assert database.claim(IDENTITY)
+
+
+def test_a_database_that_was_dropped(started):
+    place, database = started
+    row = database.stores()[STORE]
+    place.query(f"DROP DATABASE `{place.name}`")
+    with pytest.raises(AwayError):
+        database.apply(row, changes_at(1), "1")
+    with pytest.raises(RefusedError, match=f"CREATE DATABASE `{place.name}`") as caught:
+        database.connect()
+    assert caught.value.kind == "database"
+    place.server.execute(f"CREATE DATABASE `{place.name}`")
+    database.connect()
+    follow(database)
+    assert check(database) == 0
+
+
+def test_tables_that_somebody_changed_are_made_anew_once_they_are_dropped(started):
+    place, database = started
+    row = database.stores()[STORE]
+    place.query("ALTER TABLE dittofs_entries DROP COLUMN version")
+    with pytest.raises(RefusedError, match=r"^DROP all TABLEs dittofs_") as caught:
+        database.apply(row, changes_at(1), "1")
+    assert caught.value.kind == "tables"
+    place.query(f"DROP TABLE {', '.join(sorted(place.tables()))}")
+    follow(database)
+    assert check(database) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "said", "kind"),
+    [
+        (1034, "Index for table dittofs_entries is corrupt", "tables"),
+        (1194, "Table dittofs_entries is marked as crashed", "tables"),
+        (1712, "Index PRIMARY is corrupted", "tables"),
+        (1877, "Table is corrupted", "tables"),
+        (1197, "more than max_binlog_cache_size bytes", "transaction"),
+        (1180, 'Got error 90 "Message too long" during COMMIT', "transaction"),
+        (1206, "The total number of locks exceeds the lock table size", "transaction"),
+        (1785, "violates GTID consistency", "tables"),
+        (3161, "Storage engine InnoDB is disabled", "engine"),
+        (1180, 'Got error 149 "Lock deadlock" during COMMIT', None),
+        (1030, 'Got error 28 "No space left on device"', None),
+        (1114, "The table dittofs_entries is full", None),
+        (1836, "Running in read-only mode", None),
+        (1047, "WSREP has not yet prepared node for application use", None),
+        (3100, "Error on observer while running replication hook", None),
+    ],
+)
+def test_what_is_for_a_person_and_what_passes(started, number, said, kind):
+    place, database = started
+    row = database.stores()[STORE]
+    place.query(
+        "CREATE TRIGGER says BEFORE UPDATE ON dittofs_mirror FOR EACH ROW SIGNAL SQLSTATE"
+        f" 'HY000' SET MYSQL_ERRNO = {number}, MESSAGE_TEXT = '{said}'"
+    )
+    with pytest.raises(RefusedError if kind else AwayError) as caught:
+        database.apply(row, changes_at(1), "1")
+    if kind:
+        remedy = REMEDIES[kind].format(database=place.name, account="")
+        assert str(caught.value).startswith(remedy)
+        assert caught.value.kind == kind
+        assert len(remedy) < 100
+    place.query("DROP TRIGGER says")
+    database.apply(row, changes_at(1), "1")
+
+
+# -- what a server says before anybody is logged in --
+
+
+def packet(number: int, payload: bytes) -> bytes:
+    return struct.pack("<I", len(payload))[:3] + bytes([number]) + payload
+
+
+def greeting(plugin: bytes) -> bytes:
+    """Of a server without TLS."""
+    head = b"\x0a8.0.36\0" + struct.pack("<I", 7) + b"saltsalt\0"
+    capabilities = 0x00080000 | 0x8000 | 0x200 | 0x8 | 0x1
+    low, high = capabilities & 0xFFFF, capabilities >> 16
+    rest = struct.pack("<HBHHB", low, 45, 2, high, 21) + bytes(10) + b"saltsaltsalt\0" + plugin
+    return packet(0, head + rest + b"\0")
+
+
+def refusal(code: int, text: str) -> bytes:
+    return b"\xff" + struct.pack("<H", code) + text.encode()
+
+
+@pytest.fixture
+def saying():
+    """Starts a server that says these packets, each after what the client answers."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*packets: bytes) -> int:
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+            def answer() -> None:
+                client, _ = listener.accept()
+                with client, contextlib.suppress(OSError):
+                    for each in packets:
+                        client.sendall(each)
+                        client.recv(4096)
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            stack.callback(thread.join)
+            return listener.getsockname()[1]
+
+        yield start
+
+
+@pytest.mark.parametrize(
+    "packets",
+    [
+        # ed25519 of MariaDB
+        [b"\xfeclient_ed25519\0" + bytes(32)],
+        # the same of a newer one, GSSAPI, LDAP
+        [b"\xfeparsec\0" + bytes(32)],
+        [b"\xfeauth_gssapi_client\0principal"],
+        [b"\xfeauthentication_ldap_sasl_client\0SCRAM"],
+        [refusal(1251, "Client does not support authentication protocol requested by server")],
+        # a password that has to be sent whole, and no key of the server to encrypt it with
+        [b"\xfecaching_sha2_password\0" + bytes(21), b"\x01\x04", refusal(2061, "requires TLS")],
+        [b"\xfesha256_password\0" + bytes(21), b"\x00\x00\x00\x02\x00\x00\x00"],
+    ],
+)
+def test_a_login_that_this_program_does_not_know(place, saying, packets):
+    answers = [packet(2 + 2 * number, each) for number, each in enumerate(packets)]
+    port = saying(greeting(b"mysql_native_password"), *answers)
+    with pytest.raises(RefusedError, match=r"^let '.*'@'%' log in by") as caught:
+        Database(place.access(port), timeout=2).connect()
+    assert caught.value.kind == "login"
+
+
+@pytest.mark.parametrize(
+    ("number", "said", "kind", "remedy"),
+    [
+        (1129, "Host '10.1.2.3' is blocked", "host-blocked", "run mysqladmin flush-hosts"),
+        (1130, "Host '10.1.2.3' is not allowed", "host", "let '.*' log in from the pod's"),
+        (1040, "Too many connections", "busy", ""),
+    ],
+)
+def test_a_host_that_is_not_let_in(place, saying, number, said, kind, remedy):
+    port = saying(packet(0, refusal(number, said)))
+    with pytest.raises(RefusedError if remedy else AwayError, match=f"^{remedy}") as caught:
+        Database(place.access(port), timeout=2).connect()
+    assert caught.value.kind == kind
 
 
 @pytest.mark.needs_namespaces("a disk that is full")

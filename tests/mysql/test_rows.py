@@ -1,6 +1,7 @@
 """Rows of copies: following, scanning, large values, deleting what is left over."""
 
 import random
+import threading
 import time
 
 import pytest
@@ -135,6 +136,38 @@ def test_a_value_that_changes_its_size_leaves_nothing(place, database, row, befo
     found = everything(database, row.copy)
     assert [len(value) for _, value in found.values()] == SIZES
     assert place.count("parts") == parts
+
+
+def test_a_value_that_has_no_parts_any_more_costs_nothing_more(place, database, row):
+    """Nor does its key stay in memory: keys come and go for months."""
+    database.apply(row, {b"key": (1, b"x" * 2 * PART_SIZE)}, "")
+    database.apply(row, {b"key": (2, b"small")}, "")
+
+    def deletes() -> int:
+        return int(place.query("SHOW GLOBAL STATUS LIKE 'Com_delete'")[0][1])
+
+    before = deletes()
+    database.apply(row, {b"key": (3, b"small")}, "")
+    assert deletes() == before
+    assert place.count("parts") == 0
+
+
+def test_parts_are_forgotten_by_a_transaction_that_was_tried_again(place, connect):
+    database = connect(place.access(), timeout=5)
+    database.claim(IDENTITY)
+    row = database.finish_copy(STORE, database.begin_copy(STORE), "")
+    database.apply(row, {b"key": (1, b"x" * 2 * PART_SIZE), b"z": (1, b"1")}, "")
+    with place.server.connection(place.name) as connection, connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        # It is in the way of what comes behind the parts.
+        cursor.execute("SELECT * FROM dittofs_parts WHERE name = 'z' FOR UPDATE")
+        timer = threading.Timer(1.5, connection.rollback)
+        timer.start()
+        changes = {b"key": (2, b"small"), b"z": (2, b"y" * 2 * PART_SIZE)}
+        database.apply(row, changes, "")
+        timer.join()
+    assert everything(database, row.copy) == changes
+    assert place.query("SELECT name FROM dittofs_parts") == [(b"z",)]
 
 
 def test_a_restarted_agent_knows_which_values_have_parts(place, database, row, connect):

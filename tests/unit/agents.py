@@ -86,6 +86,7 @@ class Agent:
         self.status: dict[str, Any] = {}
         self.copy: Path | None = None
         self.failure = "the key is not the right one"
+        self.failure_kind = "recovery"
         self.answers: dict[str, tuple[int, str]] = {}
         self.unpack: tuple[int, str] = (0, "")
         self.program = True
@@ -130,7 +131,7 @@ class Agent:
     def recover(self) -> None:
         """Bring the volume back, or fail."""
         if self.copy is None:
-            self.say(state="failed", kind="recovery", message=self.failure)
+            self.say(state="failed", kind=self.failure_kind, message=self.failure)
             return
         for name in ("stores", "controlplane.db"):
             source = self.copy / name

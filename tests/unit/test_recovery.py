@@ -8,6 +8,7 @@ import time
 import pytest
 from ops import pebble, testing
 
+from agent import mysql_errors
 from tests.unit import agents
 from tests.unit.conftest import AGENT, Unit
 
@@ -252,6 +253,24 @@ def test_a_recovery_that_fails_is_worded_and_tried_again(lost):
     assert "could not be recovered: the metadata volume has 1 MiB free" in status.message
     assert NOTE not in metadata(lost)
     assert lost.run("update_status") == status
+    lost.agent.copy = kept
+    assert lost.run("update_status") == MIRRORED
+
+
+@pytest.mark.parametrize("kind", sorted(mysql_errors.REMEDIES))
+def test_a_fault_of_mysql_that_does_not_pass_is_for_a_person(lost, kind):
+    """When the volume is asked for, and while it comes back."""
+    held = dict(lost.agent.answers)
+    lost.agent.refuse(kind, "GRANT SELECT on it")
+    status = lost.pebble_ready()
+    assert status.name == "blocked"
+    assert "the database: GRANT SELECT on it" in status.message
+    lost.agent.answers |= held
+    kept, lost.agent.copy = lost.agent.copy, None
+    lost.agent.failure, lost.agent.failure_kind = "GRANT SELECT on it", kind
+    status = lost.run("update_status")
+    assert status.name == "blocked"
+    assert "could not be recovered: GRANT SELECT on it" in status.message
     lost.agent.copy = kept
     assert lost.run("update_status") == MIRRORED
 

@@ -270,7 +270,7 @@ class _Upload:
     def _control_plane(self) -> File:
         """The server's users, shares and settings, with the rows of the snapshots."""
         try:
-            plain = copied(self._settings.database, self._settings.run)
+            plain = copied(self._settings.database, self._settings.run / "copy-for-backup")
         except ControlPlaneError as error:
             raise ArchiveError("api", str(error)) from None
         parts = [
