@@ -46,7 +46,7 @@ class Unit(juju.Unit):
         (self.root / APP).mkdir(exist_ok=True)
         # Another image has another file; two may be written within one tick of the clock.
         (self.root / APP / "dfs").write_text(f"{name} {execution}")
-        answer = {"stderr": f"dfs {name}\n  Commit:     5c30c801\n"} | execution
+        answer: dict[str, Any] = {"stderr": f"dfs {name}\n  Commit:     5c30c801\n"} | execution
         self.asked = testing.Exec(["/app/dfs", "version"], **answer)
 
     def containers(self, can_connect: bool) -> list[testing.Container]:
