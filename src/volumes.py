@@ -196,7 +196,7 @@ def is_newer(text: str) -> bool:
     """Whether what is no marker that can be understood is one of a newer charm."""
     try:
         return int(json.loads(text)["version"]) > Marker.model_fields["version"].default
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return False
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 from ops import testing
 
+import volumes
 from tests.unit import agents, archives
 
 ACTIVE = testing.ActiveStatus("nfs, smb: /export")
@@ -170,6 +171,13 @@ def test_metadata_of_a_newer_charm_in_mysql_is_refused(deployed):
         f"refresh the charm: the metadata of {instance} in MySQL is of a newer one"
     )
     assert deployed.agent.commands[-1] != ["recover"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"version": null}', '{"version": Infinity}', "[" * 200_000]
+)
+def test_what_is_no_marker_at_all_is_not_of_a_newer_charm(text):
+    assert not volumes.is_newer(text)
 
 
 def test_a_restore_that_meets_an_older_server_is_undone(deployed):
