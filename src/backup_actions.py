@@ -177,14 +177,9 @@ class BackupActions:
         with login.connect(self._model, self._state, made):
             pass
 
-    @property
-    def _home(self) -> str:
-        """Where the backups of this application are."""
-        return f"{self._state.model_uuid}/{self._state.application}"
-
     def _find(self, backups: Backups, backup_id: str, source: str) -> Row:
         """A backup in the bucket; of this application where no other is named."""
-        home = source or self._home
+        home = source or self._state.home
         for row in backups.listed(everywhere=bool(source)):
             if (row.id, row.source) == (backup_id, home):
                 return row
@@ -221,7 +216,7 @@ class BackupActions:
         """Return where the key of the application that made the backup can be had."""
         if secret_id:
             credentials.recovery_key(self._model, secret_id, BACKUP_KEY)
-        elif row.source != self._home:
+        elif row.source != self._state.home:
             raise BlockedError(
                 f"backup {row.id} is of another application: put the key that its secret "
                 f"{BACKUP_KEY.label} had into a secret with the key `key`, grant it to "

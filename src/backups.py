@@ -259,7 +259,7 @@ class Backups:
         """What was known to be whole before this operation, with what it has found."""
         known = self._last.verified if self._last else {}
         found = {each: at for each, at in known.items() if at > ended.at - RECENT}
-        home = f"{self._state.model_uuid}/{self._state.application}"
+        home = self._state.home
         if operation.kind in {"verify", "delete"} and operation.params.get("from", home) == home:
             found.pop(operation.backup_id, None)
             if operation.kind == "verify" and not ended.failed:

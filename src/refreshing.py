@@ -1,7 +1,7 @@
 """Whether charm and server can be refreshed now. Looks only, and changes nothing."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import ops
 
@@ -16,7 +16,7 @@ from workload import Workload, pebble_errors
 
 
 class Refresh:
-    """The checks; each yields what stands in the way, and may raise that as `CharmError`."""
+    """The checks; each gives what stands in the way, and may raise that as `CharmError`."""
 
     def __init__(self, containers: Containers, state: State, model: ops.Model, server: str):
         self._containers = containers
@@ -26,7 +26,7 @@ class Refresh:
 
     def reasons(self) -> list[str]:
         """All that stands in the way; empty for nothing."""
-        checks: tuple[Callable[[], Iterator[str]], ...] = (
+        checks: tuple[Callable[[], Iterable[str]], ...] = (
             self._operation,
             self._versions,
             self._space,
@@ -46,14 +46,14 @@ class Refresh:
         if operation is not None:
             yield f"{operation} is under way: wait until it is done, see status-detail"
 
-    def _versions(self) -> Iterator[str]:
+    def _versions(self) -> Iterable[str]:
         """The server that is to come, or the present one, and what has served."""
         self._state.need_volumes()
         with pebble_errors():
             pair = volumes.look(self._containers.dittofs)
             name = self._server or Workload(self._containers.dittofs).name()
         pair.check_server(name, allow_unknown=self._state.options.allow_unknown_server)
-        yield from ()
+        return ()
 
     def _space(self) -> Iterator[str]:
         spaces = {name: Space.of(path) for name, path in self._state.volumes.items()}

@@ -6,6 +6,7 @@ cuts them off, without a word. So it is asked what it is before it is started.
 
 import re
 
+import said
 from errors import BlockedError
 
 # The first and the last series that were tested. This is the only place that says so.
@@ -51,7 +52,7 @@ def told(*outputs: str) -> str:
     taken where it is all there is.
     """
     for output in outputs:
-        lines = [line for each in _ANSI.sub("", output).splitlines() if (line := _plain(each))]
+        lines = said.lines(_ANSI.sub("", output))
         names = {found[1] for line in lines if (found := _LINE.fullmatch(line))}
         if not names and len(lines) == 1:
             names = {lines[0]}
@@ -93,7 +94,3 @@ def check(name: str, *, release: str, build: str, allow_unknown: bool) -> None:
         raise BlockedError(
             f"set allow-unknown-server=true if {name} is no older than {build!r}, which has served"
         )
-
-
-def _plain(line: str) -> str:
-    return "".join(each for each in " ".join(line.split()) if each.isprintable())

@@ -217,7 +217,7 @@ def backup_detail(containers: Containers, state: State, model: ops.Model) -> Row
             "state": found.progress or "idle",
             "endpoint": bucket.endpoint or "AWS",
             "bucket": bucket.name,
-            "place": f"{bucket.prefix}/{state.model_uuid}/{state.application}".lstrip("/"),
+            "place": f"{bucket.prefix}/{state.home}".lstrip("/"),
             "last": success.id if success else "none",
             "last-size-bytes": success.size if success else 0,
             "last-uploaded-bytes": success.uploaded if success else 0,

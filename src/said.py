@@ -1,4 +1,4 @@
-"""What the programs of the agent's container say, in typed parts, and times for people."""
+"""What programs say, in typed parts and in lines, and times for people."""
 
 import time
 from datetime import UTC, datetime
@@ -19,6 +19,16 @@ class Part(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="ignore", alias_generator=dashed, populate_by_name=True
     )
+
+
+def line(text: str) -> str:
+    """A text in one line, without what cannot be printed."""
+    return "".join(each for each in " ".join(text.split()) if each.isprintable())
+
+
+def lines(text: str) -> list[str]:
+    """The lines of a text that have something in them, each as `line` has it."""
+    return [each for each in map(line, text.splitlines()) if each]
 
 
 def moment(at: float) -> str:

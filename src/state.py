@@ -118,6 +118,11 @@ class State(BaseModel):
         return self.unit_number == 0
 
     @property
+    def home(self) -> str:
+        """Where the backups of this application are, below the path of the relation."""
+        return f"{self.model_uuid}/{self.application}"
+
+    @property
     def attached(self) -> bool:
         """Whether both volumes are there."""
         return set(self.volumes) == set(VOLUMES)

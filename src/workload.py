@@ -12,6 +12,7 @@ from ops import pebble
 import files
 import layers
 import releases
+import said
 from credentials import Credentials
 from errors import BlockedError, WaitingError
 from options import Options
@@ -188,10 +189,9 @@ class Workload:
     def _last_words(self) -> str:
         """What it said of its end, in one line."""
         words = (files.read(self._container, _LAST_WORDS) or b"").decode(errors="replace")
-        lines = [line for each in words.splitlines() if (line := " ".join(each.split()))]
+        lines = said.lines(words)
         errors = [line for line in lines if line.startswith("Error")]
-        last = (errors or lines or ["see its log"])[-1]
-        return "".join(each for each in last if each.isprintable())[:200]
+        return (errors or lines or ["see its log"])[-1][:200]
 
     def ensure(self, options: Options, credentials: Credentials) -> bool:
         """Make the server run with this configuration; return whether it was (re)started.
@@ -255,9 +255,9 @@ class Workload:
 
 
 def _nameless(reason: str) -> BlockedError:
-    line = " ".join(reason.split())
+    line = said.line(reason)[:200]
     return BlockedError(
-        f"attach another dittofs-image: its {_PROGRAM} does not say its version ({line[:200]})"
+        f"attach another dittofs-image: its {_PROGRAM} does not say its version ({line})"
     )
 
 

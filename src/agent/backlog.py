@@ -44,16 +44,16 @@ class _Segment:
 
     Attributes:
         size: bytes of the file.
-        waiting: of each batch that was not read yet its time, its bytes here, its own size.
+        waiting: the time of each batch that was not read yet, and how many bytes it has here.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self.size = 0
-        self.waiting: deque[tuple[float, int, int]] = deque()
+        self.waiting: deque[tuple[float, int]] = deque()
         self._read_at = 0
 
-    def add(self, data: bytes, since: float, size: int) -> None:
+    def add(self, data: bytes, since: float) -> None:
         """Write an encoded batch behind the others; an OSError leaves it out."""
         file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -63,11 +63,11 @@ class _Segment:
         if written != len(data):
             raise OSError(errno.ENOSPC, "the disk of the pod is full")
         self.size += len(data)
-        self.waiting.append((since, len(data), size))
+        self.waiting.append((since, len(data)))
 
     def next(self) -> Waiting:
         """Read the oldest batch that waits; after an OSError it still does."""
-        since, length, size = self.waiting[0]
+        since, length = self.waiting[0]
         with self.path.open("rb") as file:
             file.seek(self._read_at)
             data = file.read(length)
@@ -75,7 +75,7 @@ class _Segment:
             raise OSError(errno.EIO, f"{self.path.name} was cut")
         self._read_at += length
         self.waiting.popleft()
-        return Waiting(_decode(data, size), since)
+        return Waiting(_decode(data), since)
 
 
 class Backlog:
@@ -164,7 +164,7 @@ class Backlog:
         full = not self._segments or self._segments[-1].size >= self._disk // _SEGMENTS
         segment = self._begin() if full else self._segments[-1]
         try:
-            segment.add(data, since, batch.size)
+            segment.add(data, since)
         except OSError as error:
             if full:
                 segment.path.unlink(missing_ok=True)
@@ -221,8 +221,8 @@ def _encode(batch: Batch) -> bytes:
     return b"".join(parts)
 
 
-def _decode(data: bytes, size: int) -> Batch:
-    length, count, transactions, _ = _HEAD.unpack_from(data)
+def _decode(data: bytes) -> Batch:
+    length, count, transactions, size = _HEAD.unpack_from(data)
     at = _HEAD.size + length
     position = Position.from_text(data[_HEAD.size : at].decode())
     assert position is not None  # noqa: S101  # written above

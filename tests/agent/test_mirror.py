@@ -137,15 +137,20 @@ def test_mysql_away_is_waited_for_without_a_gap(agent, database, store, writer):
     assert agent.mirrored() == content(store)
 
 
+def spool(agent, database, store):
+    """Kill MySQL, and write 14 transactions, more than the agent keeps in memory."""
+    database.kill()
+    agent.wait("away")
+    write(store, *[{b"k%d" % number: bytes(900_000)} for number in range(14)])
+    wait_until(lambda: list(agent.run.glob("backlog-*")))
+
+
 def test_files_of_the_backlog_go_when_mysql_has_what_they_held(agent, database, store):
     """Also those of an agent that was killed, and of a store that is gone."""
     write(store, {b"a": b"1"})
     agent.start()
     agent.equal()
-    database.kill()
-    agent.wait("away")
-    write(store, *[{b"k%d" % number: bytes(900_000)} for number in range(14)])
-    wait_until(lambda: list(agent.run.glob("backlog-*")))
+    spool(agent, database, store)
     agent.stop(signal.SIGKILL)
     (agent.run / "backlog-6f74686572.7").write_bytes(bytes(1000))
     assert len(list(agent.run.glob("backlog-*"))) > 1
@@ -180,10 +185,7 @@ def test_what_a_vanished_store_had_at_last_reaches_mysql(agent, database, store)
     write(store, {b"a": b"1"})
     agent.start()
     agent.equal()
-    database.kill()
-    agent.wait("away")
-    write(store, *[{b"k%d" % number: bytes(900_000)} for number in range(14)])
-    wait_until(lambda: list(agent.run.glob("backlog-*")))
+    spool(agent, database, store)
     wait_until(lambda: agent.status["behind-transactions"] == 14)
     shutil.rmtree(store)
     database.start()

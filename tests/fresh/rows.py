@@ -41,6 +41,11 @@ class Who:
     brief: bool = False
     python: str = ""
 
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The commands that are typed where nobody asks for others."""
+        return ("demo",) if self.says or self.brief else ("demo", "test")
+
 
 _SUDO = (
     "apt-get -qq update && apt-get -qq install -y --no-install-recommends sudo && "

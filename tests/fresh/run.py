@@ -167,8 +167,8 @@ class Runner:
             if prepared.failed:
                 result.failed = f"not prepared: {prepared.failed}"
                 return
-            usual = ("demo",) if who.brief else ("demo", "test")
-            for name in ("demo",) if who.says else self.steps or usual:
+            steps = who.steps if who.says or not self.steps else self.steps
+            for name in steps:
                 command = self.commands[name]
                 self.say(f"{result.row.name}: {command}")
                 typed = _TYPED.format(

@@ -71,8 +71,8 @@ class _File:
 
     seed: str
     size: int
+    at: float
     cuts: list[int] = field(default_factory=list[int])
-    at: float = 0.0
 
     def digest(self) -> str:
         data = written(self.seed, self.size)
@@ -82,7 +82,7 @@ class _File:
 
 
 # Of a name of which it is not known whether it is there, and what it holds.
-_UNKNOWN = _File("", 0)
+_UNKNOWN = _File("", 0, 0.0)
 
 
 def written(seed: str, size: int) -> bytes:
@@ -158,8 +158,10 @@ class Known:
     def _apply(self, operation: str, at: float, name: str, *more: Any) -> None:
         self.operations[operation] = self.operations.get(operation, 0) + 1
         file = self._names.get(name)
+        if file not in (None, _UNKNOWN):
+            file.at = at
         if operation == "create":
-            self._create(name, file, *more)
+            self._create(name, file, at, *more)
         elif file is None:
             self.wrong.append(f"{operation} of {name}, which cannot be there")
             self._unknown(name)
@@ -170,12 +172,10 @@ class Known:
             self._gone.add(name)
         else:
             self._move(name, file, more[0], keep=operation == "link")
-        if (changed := self._names.get(name)) not in (None, _UNKNOWN):
-            changed.at = at
 
-    def _create(self, name: str, file: _File | None, seed: str, size: int) -> None:
+    def _create(self, name: str, file: _File | None, at: float, seed: str, size: int) -> None:
         if file is None:
-            self._names[name] = _File(seed, size)
+            self._names[name] = _File(seed, size, at)
             self._gone.discard(name)
         elif file is not _UNKNOWN:
             # Its other names show the same.

@@ -65,8 +65,8 @@ class Rounds:
             # On a machine with other work to do it takes them seconds to begin.
             wait_until(lambda: clients.at_work)
             time.sleep(self._random.uniform(0, 4))
-            began = time.monotonic()
             clients.ending()
+            began = time.monotonic()
             killed = self.pod.end()
             took = time.monotonic() - began
         finally:
