@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from tests import bed, servers
@@ -214,13 +215,25 @@ class Unit:
         *,
         shares: list[str] | None = None,
         home: str | None = None,
+        at: Mapping[str, Callable[[], None]] = MappingProxyType({}),
     ) -> dict[str, Params]:
-        """Play the charm's part of a restore that works; the results by step."""
+        """Play the charm's part of a restore that works; the results by step.
+
+        Args:
+            backup: its id.
+            identifier: of the restore.
+            shares: which ones; None: everything.
+            home: where the backup is, if it is somebody else's.
+            at: what to do while a step runs, by its name.
+        """
         params = {"backup_id": backup, "from": home, "shares": shares}
         results: dict[str, Params] = {}
 
         def long(step: str) -> None:
-            said = self.perform("restore", identifier, step=step, **params)
+            self.ask("restore", step, identifier, **params)
+            if step in at:
+                at[step]()
+            said = self.wait(identifier, step)
             assert said["state"] == "done", (said, self.log[-3000:])
             results[step] = said["result"]
 

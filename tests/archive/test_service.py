@@ -1,6 +1,7 @@
 """The service of backups as a process, beside a server: making, listing, checking, deleting."""
 
 import base64
+import dataclasses
 import json
 import os
 import secrets
@@ -14,6 +15,7 @@ import pytest
 from agent.archive.errors import ArchiveError
 from agent.archive.settings import load
 from tests.archive.rig import wait_until
+from tests.archive.scripted import Answer, answering
 from tests.databases import ROOT
 
 FILES = {"a": b"a" * 50_000, "b": os.urandom(200_000), "c": b""}
@@ -302,6 +304,52 @@ def test_what_the_pod_was_doing_when_it_was_lost_is_gone_on_with(serving, proxy)
     assert serving.wait(ONE, "create")["state"] == "done"
     assert not serving.perform("verify", "v1", backup_id=ONE)["result"]["problems"]
     assert not serving.server.api("GET", "/shares/export/snapshots").json()
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [("settle", "restoring /export"), ("settle", "comparing /export"), ("finish", "waiting")],
+)
+def test_a_restore_outlives_a_server_that_ends_in_the_middle(serving, step, message):
+    server = serving.server
+    serving.back_up(ONE)
+    server.files.put("/export", {"a": b"newer"})
+    server.environment["STANDIN_SNAPSHOT_SECONDS"] = "0.5"
+
+    def end() -> None:
+        wait_until(
+            lambda: (serving.status["operation"] or {}).get("message", "").startswith(message)
+        )
+        server.kill()
+        time.sleep(0.5)
+        server.start()
+
+    results = serving.restore(ONE, at={step: end})
+    assert results["settle"]["shares"][0]["equal"]
+    assert server.files.get("/export", *FILES) == FILES
+    assert not server.api("GET", "/shares/export/snapshots").json()
+
+
+def test_a_restore_whose_server_ends_each_time_is_given_up(serving):
+    serving.back_up(ONE)
+    asked: list[str] = []
+
+    def ends(path: str) -> Answer:
+        asked.append(path)
+        return (200, b"") if path.startswith("/health") else (0, 0)
+
+    def settle_with_another() -> None:
+        with answering(ends) as api:
+            serving.stop()
+            serving.configure(api=dataclasses.asdict(api))
+            serving.start()
+            said = serving.wait("restore-1", "settle")
+        assert (said["state"], said["error-kind"]) == ("failed", "api"), said
+        assert said["message"] == "disable /export: the server cut the connection"
+
+    with pytest.raises(AssertionError, match="cut the connection"):
+        serving.restore(ONE, at={"settle": settle_with_another})
+    assert 2 <= sum(path.endswith("/disable") for path in asked) <= 10
 
 
 def test_a_snapshot_that_an_earlier_try_left_in_flight_is_waited_for(serving):

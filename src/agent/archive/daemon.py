@@ -15,6 +15,7 @@ from agent.archive.errors import ArchiveError
 from agent.archive.progress import Progress
 from agent.archive.request import Request, read
 from agent.archive.schedule import Schedule
+from agent.archive.server import NoAnswerError
 from agent.archive.settings import OPERATION, ArchiveSettings
 from agent.archive.status import Status
 
@@ -26,6 +27,7 @@ _POLL_SECONDS = 0.25
 _SCHEDULE_SECONDS = 5.0
 _ASK_SECONDS = 300.0
 _SNAPSHOTS_SECONDS = 30.0
+_AGAIN_SECONDS = 1.0
 
 
 def delete(settings: ArchiveSettings, request: Request, progress: Progress) -> dict[str, Any]:
@@ -89,6 +91,9 @@ class Daemon:
                 if error.kind == "cancelled":
                     return
                 logger.warning("%s %s: %s", request.kind, request.backup_id, error)
+                if self._goes_again(request, error):
+                    self._stop.wait(_AGAIN_SECONDS)
+                    return
                 self._status.failed(error.kind, str(error))
             except OSError as error:
                 # A disk that is full or gone: what was to be written is not there.
@@ -97,6 +102,15 @@ class Daemon:
         self._looked = self._deletes_snapshots = 0.0
         self._look_at_the_clock(idle=False)
         notices.notify()
+
+    def _goes_again(self, request: Request, error: ArchiveError) -> bool:
+        """Whether a step is only interrupted: the server's end is not the end of a restore.
+
+        Where a node dies, this program may live a moment longer than the server; what it notes
+        then decides what becomes of the restore.
+        """
+        without_answer = request.kind == "restore" and isinstance(error, NoAnswerError)
+        return without_answer and self._status.may_begin_again
 
     def _delete_snapshots(self) -> None:
         """Delete what a backup could not, because the server or this program ended just then."""

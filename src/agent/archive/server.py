@@ -34,6 +34,10 @@ class ServerError(ArchiveError):
         self.status = status
 
 
+class NoAnswerError(ServerError):
+    """A call was not answered: the server is not there, ended meanwhile, or took too long."""
+
+
 @dataclass(frozen=True)
 class ShareInfo:
     """A share: the types of its stores in the server's words, `status` healthy or another word."""
@@ -339,11 +343,11 @@ def _transport_errors(text: str) -> Generator[None]:
     try:
         yield
     except TimeoutError:
-        raise ServerError(f"{text}: the server did not answer in time") from None
+        raise NoAnswerError(f"{text}: the server did not answer in time") from None
     except ConnectionRefusedError:
-        raise ServerError("the server does not answer") from None
+        raise NoAnswerError("the server does not answer") from None
     except (OSError, http.client.HTTPException):
-        raise ServerError(f"{text}: the server cut the connection") from None
+        raise NoAnswerError(f"{text}: the server cut the connection") from None
 
 
 @contextmanager

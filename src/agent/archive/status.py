@@ -93,6 +93,12 @@ class Status:
             self._write(remember=True)
             return attempts <= _MOST_ATTEMPTS
 
+    @property
+    def may_begin_again(self) -> bool:
+        """Whether the step that runs was not begun too often yet."""
+        with self._lock:
+            return self._state["operation"]["attempts"] < _MOST_ATTEMPTS
+
     def told(self, message: str, done: int | None, total: int | None) -> None:
         """How far it is."""
         with self._lock:
