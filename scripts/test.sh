@@ -2,8 +2,8 @@
 # Run sets of test folders side by side under coverage and report it; the last line is pytest's.
 # Usage: scripts/test.sh MINIMUM_COVERAGE "FOLDER..." ["FOLDER..."]
 #
-# What waits for processes and what needs the processor share the cores well. Each set has network
-# and mount namespaces of its own.
+# What waits for processes and what needs the processor share the cores well: the first set, which
+# only computes, takes what the others leave. Each set has network and mount namespaces of its own.
 set -euo pipefail
 
 minimum=$1
@@ -14,14 +14,17 @@ trap 'rm -rf "$logs"' EXIT
 bin=.venv/bin
 $bin/coverage erase
 number=0
+priority=10
 for folders in "$@"; do
     number=$((number + 1))
     # shellcheck disable=SC2086  # several folders
     (
         code=0
-        $bin/coverage run -m pytest $folders </dev/null >"$logs/$number" 2>&1 || code=$?
+        nice -n "$priority" $bin/coverage run -m pytest $folders </dev/null \
+            >"$logs/$number" 2>&1 || code=$?
         echo "$code" >"$logs/$number.code"
     ) &
+    priority=0
 done
 wait
 

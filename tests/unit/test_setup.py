@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TOOLS = (
-    *("awk", "bash", "cat", "chmod", "cmp", "cut", "env", "grep", "mkdir", "mktemp", "rm"),
+    *("awk", "bash", "cat", "chmod", "cmp", "cut", "env", "grep", "mkdir", "mktemp", "nice", "rm"),
     *("sort", "tail"),
 )
 INSTALLS = """
