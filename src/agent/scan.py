@@ -54,6 +54,9 @@ def _mend(
     assert row is not None  # noqa: S101  # for the type checker
     begin = store.begin()
     yield from store.read_all()
+    # What waits is held in memory for this, and after a long comparison that may be much.
+    if store.backlog.size > _MEND_BYTES:
+        return False
     overlay = _take_all(store)
     changes: Changes = {}
     size = 0
@@ -68,6 +71,8 @@ def _mend(
             progress.rows = found
             yield
     yield from store.read_all()
+    if store.backlog.size > _MEND_BYTES:
+        return False
     newer = _take_all(store)
     if newer:
         changes.update(newer.changes)

@@ -106,6 +106,36 @@ def test_a_backlog_that_overflows_while_the_server_stops_is_compared(steps, stor
     steps.assert_equal()
 
 
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_where_much_waits_the_store_is_copied_and_memory_stays_small(
+    steps, store, monkeypatch, when
+):
+    monkeypatch.setattr(scan, "_MEND_BYTES", 20_000)
+    first_copy(steps, store)
+    copy = steps.mirror.row.copy
+
+    def write_much():
+        for number in range(50):
+            write(store, {b"k1": bytes(1000 + number)})
+
+    def read(*arguments):
+        write_much()
+        yield from live(*arguments)
+
+    live = scan.live
+    steps.mirror.doubt("for this test")
+    if when == "before":
+        write_much()
+    else:
+        monkeypatch.setattr(scan, "live", read)
+    for _ in steps.scanning():
+        pass
+    steps.read()
+    steps.write()
+    assert steps.mirror.row.copy != copy
+    steps.assert_equal()
+
+
 def test_a_mirror_at_rest_says_so_and_a_server_that_starts_ends_it(steps, store):
     first_copy(steps, store)
     assert not steps.mirror.at_rest
