@@ -105,6 +105,9 @@ class Stop:
         self.progress = Progress(self, threading.Event())
         self._after = after
 
+    def alive(self, silence: float) -> None:
+        assert silence > 0
+
     def told(self, message: str, done: int | None, total: int | None) -> None:
         del message, total
         if done and done >= self._after:

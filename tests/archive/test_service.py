@@ -103,6 +103,29 @@ def test_an_error_that_nobody_foresaw_ends_the_service_and_is_not_tried_for_ever
     wait_until(lambda: serving.status["operation"]["state"] == "failed")
 
 
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_service_that_hangs_ends(serving, tmp_path, busy):
+    """Where nothing of it ends, nothing else would tell."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, threading\n"
+        "if 'agent' in sys.orig_argv:\n"
+        "    from agent.archive import commands, daemon, progress, status\n"
+        "    progress.SILENCE = daemon.SILENCE = status.SILENCE = 1.0\n"
+        "    commands._WATCH_SECONDS = 0.1\n"
+        "    def hang(*_, **__):\n"
+        "        threading.Event().wait()\n"
+        "    daemon.STEPS = {('create', 'create'): hang}\n"
+        + ("" if busy else "    daemon.Daemon._look_at_the_clock = hang\n")
+    )
+    serving.stop()
+    if busy:
+        serving.ask("create", "create", ONE)
+    serving.environment = {"PYTHONPATH": f"{ROOT}/src:{tmp_path}"}
+    serving.start()
+    assert serving.process.wait(20) == 1
+    assert "the service hangs, and ends" in serving.log
+
+
 def test_deleting_one_leaves_what_the_other_needs(serving, s3, bucket_name):
     serving.back_up(ONE)
     serving.server.files.put("/export", {"d": os.urandom(300_000)})

@@ -1,6 +1,8 @@
 """The commands of backups, as `python3 -m agent` runs them."""
 
 import argparse
+import logging
+import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,8 +18,11 @@ from agent.archive.status import Status
 from agent.process import end_with_any_thread, stopped_by_signals
 from agent.report import listen
 
+logger = logging.getLogger(__name__)
+
 PORT = 9092
 _LIST_PATIENCE = 20.0
+_WATCH_SECONDS = 5.0
 
 Said = dict[str, Any]
 
@@ -46,7 +51,11 @@ def _serve(settings: ArchiveSettings, port: int | None) -> int:
     server = listen(status, PORT if port is None else port)
     worker = threading.Thread(target=Daemon(settings, status, stop).run, name="worker")
     worker.start()
-    stop.wait()
+    while not stop.wait(_WATCH_SECONDS):
+        if status.silent:
+            # Pebble starts it again; an operation that ends like this each time is given up.
+            logger.critical("the service hangs, and ends")
+            os._exit(1)
     status.interrupted()
     worker.join()
     if server:

@@ -12,7 +12,7 @@ from agent.archive import checking, creation, laying, notices, pruning, settling
 from agent.archive.bucket import open_bucket
 from agent.archive.catalogue import Catalogue
 from agent.archive.errors import ArchiveError
-from agent.archive.progress import Progress
+from agent.archive.progress import SILENCE, Progress
 from agent.archive.request import Request, read
 from agent.archive.schedule import Schedule
 from agent.archive.server import NoAnswerError
@@ -66,6 +66,7 @@ class Daemon:
     def run(self) -> None:
         """Work."""
         while not self._stop.is_set():
+            self._status.alive(SILENCE)
             request = read(self._settings.metadata / OPERATION)
             work = STEPS.get((request.kind, request.step)) if request else None
             if request and work and not self._status.finished(request):

@@ -5,10 +5,14 @@ from typing import Protocol
 
 from agent.archive.errors import ArchiveError
 
+# An operation, or a service without one, is heard of at least as often; in seconds.
+SILENCE = 1800.0
+
 
 class Told(Protocol):
     """Who is told."""
 
+    def alive(self, silence: float) -> None: ...  # noqa: D102  # the class docstring says it
     def told(self, message: str, done: int | None, total: int | None) -> None: ...  # noqa: D102  # the class docstring says it
 
 
@@ -19,20 +23,36 @@ class Progress:
         self._listener = listener
         self._stop = stop or threading.Event()
 
-    def say(self, message: str, *, done: int | None = None, total: int | None = None) -> None:
-        """Tell how far it is; `done` and `total` in bytes."""
-        self.check()
+    def say(
+        self,
+        message: str,
+        *,
+        done: int | None = None,
+        total: int | None = None,
+        silence: float | None = None,
+    ) -> None:
+        """Tell how far it is.
+
+        Args:
+            message: for people.
+            done: bytes.
+            total: bytes.
+            silence: how many seconds it may take until the work is heard of again.
+        """
+        self.check(silence)
         if self._listener:
             self._listener.told(message, done, total)
 
-    def check(self) -> None:
-        """Return where the work may go on.
+    def check(self, silence: float | None = None) -> None:
+        """Return where the work may go on; `silence` as in `say`.
 
         Raises:
             ArchiveError: `cancelled`.
         """
         if self._stop.is_set():
             raise _cancelled()
+        if self._listener:
+            self._listener.alive(silence or SILENCE)
 
     def wait(self, seconds: float) -> None:
         """Sleep, or end early.
@@ -40,8 +60,8 @@ class Progress:
         Raises:
             ArchiveError: `cancelled`.
         """
-        if self._stop.wait(seconds):
-            raise _cancelled()
+        self._stop.wait(seconds)
+        self.check()
 
 
 def _cancelled() -> ArchiveError:

@@ -19,7 +19,7 @@ from agent.archive.settings import Api
 READY, FAILED = "ready", "failed"
 
 _TIMEOUT = 35.0  # the server cuts its own requests at 30 s
-_RESTORE_TIMEOUT = 6 * 3600.0
+RESTORE_SECONDS = 6 * 3600.0
 CONFLICT, REFUSED = 409, 500
 _UNAUTHORIZED, _NOT_FOUND = 401, 404
 _BUSY_SECONDS = 5.0
@@ -211,7 +211,7 @@ class Server:
     def restore(self, share: str, snapshot: str) -> str | None:
         """Bring a disabled share to a snapshot; the id of the one that the server made before."""
         text = f"restore {share}"
-        asked = _Request("POST", text, {"allow_non_durable": True}, _RESTORE_TIMEOUT)
+        asked = _Request("POST", text, {"allow_non_durable": True}, RESTORE_SECONDS)
         answer = self._call(f"{_snapshot(share, snapshot)}/restore", asked)
         with _sense(text):
             return answer.get("safety_snapshot_id") or None

@@ -15,7 +15,14 @@ from agent.archive import dumps
 from agent.archive.errors import ArchiveError
 from agent.archive.progress import Progress
 from agent.archive.request import Request
-from agent.archive.server import CONFLICT, REFUSED, Server, ServerError, ShareInfo
+from agent.archive.server import (
+    CONFLICT,
+    REFUSED,
+    RESTORE_SECONDS,
+    Server,
+    ServerError,
+    ShareInfo,
+)
 from agent.archive.settings import ArchiveSettings
 from agent.archive.staging import SHARES, StagedShare, Staging, read_json, volume_errors, write
 
@@ -142,6 +149,7 @@ class _Settling:
         end = time.monotonic() + _BUSY_SECONDS
         was_cut = False
         while True:
+            self._progress.check(RESTORE_SECONDS)
             began = time.monotonic()
             try:
                 self._server.restore(name, self._share.snapshot)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.archive.progress import SILENCE
 from agent.archive.request import Request
 from agent.report import metric
 
@@ -34,6 +35,7 @@ class Status:
         self._run, self._notes = run, notes
         self._lock = threading.RLock()
         self._written_at = 0.0
+        self._silent_from = time.monotonic() + SILENCE
         self._state: dict[str, Any] = {
             "operation": None,
             "due": False,
@@ -98,6 +100,15 @@ class Status:
         """Whether the step that runs was not begun too often yet."""
         with self._lock:
             return self._state["operation"]["attempts"] < _MOST_ATTEMPTS
+
+    def alive(self, silence: float) -> None:
+        """The work goes on, and is heard of again within so many seconds."""
+        self._silent_from = time.monotonic() + silence
+
+    @property
+    def silent(self) -> bool:
+        """Whether the work was not heard of for longer than anything in it takes."""
+        return time.monotonic() > self._silent_from
 
     def told(self, message: str, done: int | None, total: int | None) -> None:
         """How far it is."""
