@@ -28,6 +28,8 @@ from workload import API_URL, METRICS_URL
 
 # It writes every few seconds, and cannot set a quota while the server starts.
 _SILENT = 60.0
+# Millions of files take seconds to count, and one share waits for the others.
+_COUNTING = 900.0
 _START_WAIT = 8.0
 _POLL = 0.1
 
@@ -49,6 +51,7 @@ class Report(Part):
         halted: the shares in which nothing can be written.
         free: what each volume has free.
         error: why the server does not take what the guard wants, since `error_since`.
+        counting_since: when the oldest count of removed files that runs was asked for.
     """
 
     updated: float = 0.0
@@ -59,6 +62,7 @@ class Report(Part):
     free: dict[str, int] = Field(default_factory=dict[str, int])
     error: str = ""
     error_since: float | None = None
+    counting_since: float | None = None
     shares: dict[str, ShareReport] = Field(default_factory=dict[str, ShareReport])
 
 
@@ -118,6 +122,12 @@ def findings(report: Report) -> Iterator[CharmError]:
         )
     elif report.error_since and now - report.error_since > _SILENT:
         yield WaitingError(f"the guard of the volumes cannot set a quota: {report.error}")
+    if report.counting_since and now - report.counting_since > _COUNTING:
+        yield WaitingError(
+            "the guard of the volumes counts removed files since "
+            f"{moment(report.counting_since)}: a share may refuse files too early; see the log of "
+            "the agent's container"
+        )
     what = "nothing can be written" if report.halted else "no file can grow"
     what = f"{what} since {moment(report.since)}"
     for name in report.short:

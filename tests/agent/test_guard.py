@@ -232,6 +232,20 @@ def test_what_cannot_be_counted_now_leaves_the_quota_as_it_was(monkeypatch):
     assert quota.limit == 50 * MIB
 
 
+def test_a_count_that_hangs_is_told(process, monkeypatch):
+    counts = threading.Event()
+    monkeypatch.setattr("agent.guard.daemon.removed_bytes", lambda _: counts.wait() and 0)
+    made = guard(process, quota=MIB)
+    try:
+        began = time.time()
+        shown = look_until(made, process, lambda shown: shown["counting-since"])
+        assert began <= shown["counting-since"] <= time.time()
+    finally:
+        counts.set()
+    monkeypatch.setattr("agent.guard.daemon._WRITE_EVERY", 0.0)
+    look_until(made, process, lambda shown: shown["counting-since"] is None)
+
+
 def test_a_server_that_is_away_is_tried_again(process):
     process.stop()
     made = guard(process, quota=4 * MIB)

@@ -61,6 +61,7 @@ class Guard:
             "free": {"content": 2**30, "metadata": 2**30},
             "error": "",
             "error-since": None,
+            "counting-since": None,
             "shares": {
                 name: {"quota": share["quota"], "removed": 0, "limit": share["quota"], "used": 0}
                 for name, share in self.config["shares"].items()

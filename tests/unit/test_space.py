@@ -224,6 +224,16 @@ def test_a_guard_that_says_nothing_or_cannot_work_is_said(deployed):
     )
 
 
+def test_a_count_that_does_not_end_is_said(deployed):
+    deployed.agent.guard.say(**{"counting-since": time.time() - 600})
+    assert deployed.run("update_status") == ACTIVE
+    deployed.agent.guard.say(**{"counting-since": 1767225600.0})
+    assert deployed.run("update_status") == testing.WaitingStatus(
+        "the guard of the volumes counts removed files since 2026-01-01 00:00 UTC: a share may "
+        "refuse files too early; see the log of the agent's container"
+    )
+
+
 def test_a_guard_that_ends_at_once_is_said(deployed):
     deployed.agent.guard.broken = True
     status = deployed.configure(shares="- {name: /export, quota: 1GiB}")

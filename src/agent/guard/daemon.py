@@ -156,6 +156,7 @@ class Guard:
 
     def _write(self) -> None:
         self._write_at = time.monotonic() + _WRITE_EVERY
+        counting = [each.counting_since for each in self._quotas.values()]
         status: dict[str, Any] = {
             "updated": time.time(),
             "short": sorted(self._short),
@@ -165,6 +166,7 @@ class Guard:
             "free": self._free,
             "error": self._error,
             "error-since": self._error_since,
+            "counting-since": min((since for since in counting if since), default=None),
             "shares": {name: quota.as_json() for name, quota in self._quotas.items()},
         }
         target = self._settings.run / STATUS
