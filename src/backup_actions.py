@@ -210,7 +210,13 @@ class BackupActions:
                 f"attach dittofs-image {row.server} or newer first: it made backup {row.id}, and "
                 f"{name} may destroy what it wrote"
             )
-        pair.check_server(name, allow_unknown=self._state.options.allow_unknown_server)
+        allowed = self._state.options.allow_unknown_server
+        if made is None and row.server != name and not allowed:
+            raise BlockedError(
+                f"set allow-unknown-server=true if {name} is no older than {row.server!r}, which "
+                f"made backup {row.id}"
+            )
+        pair.check_server(name, allow_unknown=allowed)
 
     def _check_key(self, secret_id: str, row: Row) -> None:
         """Return where the key of the application that made the backup can be had."""

@@ -389,9 +389,25 @@ def test_a_release_does_not_restore_a_backup_onto_what_a_newer_one_has_served(sa
         restore(saved)
 
 
-@pytest.mark.parametrize("server", ["v0.28.3", "v0.29.0-rc1", "v0.29.0", "unknown", "dev"])
-def test_a_backup_of_an_older_or_unknown_server_is_restored(saved, server):
+@pytest.mark.parametrize("server", ["v0.28.3", "v0.29.0-rc1", "v0.29.0"])
+def test_a_backup_of_an_older_server_is_restored(saved, server):
     made_by(saved, server)
+    restore(saved)
+    assert new_state(saved)
+
+
+@pytest.mark.parametrize("server", ["unknown", "dev", "v0.29.0-5-g1a2b3c4"])
+def test_a_backup_of_a_build_that_is_no_release_is_restored_where_somebody_answers_for_it(
+    saved, server
+):
+    made_by(saved, server)
+    with pytest.raises(testing.ActionFailed) as raised:
+        restore(saved)
+    assert raised.value.message == (
+        f"set allow-unknown-server=true if v0.29.0 is no older than '{server}', which made backup "
+        f"{backup_id(saved)}"
+    )
+    saved.configure(allow_unknown_server=True)
     restore(saved)
     assert new_state(saved)
 
