@@ -20,7 +20,7 @@ _REASONS = {
     **dict.fromkeys("&@", "the server writes it in another way in the name of a folder"),
 }
 # SMB and Windows keep these, also with an ending.
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|pipe|mailslot", re.IGNORECASE)
+_RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[\d¹²³])(\..*)?|pipe|mailslot", re.IGNORECASE)
 # Characters that show nothing, beside those that Python says are not printable.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\ufffd\U000e0100-\U000e01ef]"

@@ -39,6 +39,8 @@ def share(entry: str) -> options.ShareOptions:
         ("/R&D", "in the name of a folder"),
         ("/me@home", "in the name of a folder"),
         ("/con", "is a name that SMB or Windows keeps"),
+        ("/COM1.txt", "is a name that SMB or Windows keeps"),
+        ("/lpt³", "is a name that SMB or Windows keeps"),
         ("/Nul.txt", "is a name that SMB or Windows keeps"),
         ("/COM1", "is a name that SMB or Windows keeps"),
         ("/pipe", "is a name that SMB or Windows keeps"),
