@@ -8,6 +8,7 @@ related, the application owns one more for each, with the key of what is kept th
 
 import base64
 import logging
+import re
 import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +28,7 @@ _PEER_KEY = "server-credentials"
 _APPLIED_LABEL = "admin-password-applied"
 _KEY_SIZE = 32
 _MINIMUM, _MAXIMUM = 8, 72  # what the server takes
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class KeptKey(NamedTuple):
@@ -120,6 +122,12 @@ def wanted_password(model: ops.Model, config: ops.ConfigData, made: Credentials)
     if password is None or not _MINIMUM <= len(password.encode()) <= _MAXIMUM:
         raise BlockedError(
             f"{OPTION}: the secret needs the key password with {_MINIMUM} to {_MAXIMUM} bytes"
+        )
+    if _CONTROL.search(password):
+        # Such as the end of the line of the file that it was read from: nobody can type it.
+        raise BlockedError(
+            f"{OPTION}: the password has a line break or another control character: set it "
+            "without one"
         )
     return SecretStr(password)
 

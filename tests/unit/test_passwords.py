@@ -80,6 +80,8 @@ def test_a_change_is_applied_also_where_unit_0_is_not_the_leader(deployed):
         (None, "admin-password: the secret cannot be read; run: juju grant-secret"),
         (user_secret("short"), "admin-password: the secret needs the key password with 8 to 72"),
         (user_secret("x" * 73), "admin-password: the secret needs the key password with 8 to 72"),
+        (user_secret("from a file\n"), "admin-password: the password has a line break or another"),
+        (user_secret("correct\x1bhorse"), "admin-password: the password has a line break or"),
         (
             testing.Secret({"passwort": "correct horse"}, id=SECRET_IDS[1]),
             "admin-password: the secret needs the key password",
