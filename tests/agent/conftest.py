@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import bed
-from tests.agent.rig import Agent
+from tests.agent.rig import Agent, wait_until
 from tests.databases import ROOT, DatabaseServer, find_program, program
 
 
@@ -57,6 +57,8 @@ def writer(store, tmp_path):
         # fmt: on
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
         started.append(subprocess.Popen(command, env=environment))
+        # A mirror of nothing is well, too.
+        wait_until(lambda: list(store.glob("*.mem")))
         return started[-1]
 
     yield start
