@@ -208,6 +208,6 @@ def test_metrics_without_a_version():
 
 
 def test_a_server_that_takes_too_long(monkeypatch):
-    monkeypatch.setattr(archive_server, "_RESTORE_TIMEOUT", 0.2)
+    monkeypatch.setattr(archive_server, "RESTORE_SECONDS", 0.2)
     with scripted((0, 3)) as server, pytest.raises(ServerError, match="did not answer in time"):
         server.restore("/export", "1")
