@@ -31,7 +31,17 @@ _LIB, _NOTE, _ARCHIVE = f"{RUN}/lib", f"{RUN}/lib.digest", f"{RUN}/lib.tar"
 _DIGEST = "DITTOFS_CHARM_DIGEST"
 _UNPACK = Path(__file__).parent.parent / "templates" / "unpack.py"
 _UNPACK_TIMEOUT = 120.0
-_OTHER_PYTHON, _UNUSABLE = 3, 4
+_OTHER_PYTHON, _UNUSABLE, _NO_PYTHON = 3, 4, 127
+# Nothing is inherited but what finds programs, and the Pebble that the charm is woken by.
+PYTHON = (
+    "/bin/sh",
+    "-c",
+    (
+        'exec env -i PATH="$PATH" PEBBLE="$PEBBLE" PEBBLE_SOCKET="$PEBBLE_SOCKET" '
+        f'PYTHONPATH={_LIB} python3 "$@"'
+    ),
+    "agent",
+)
 # The mirror needs 20 s at most: the server's kill-delay, and some for what it wrote last.
 _KILL_DELAY = 24
 _CHANGE_TIMEOUT = _KILL_DELAY + 20
@@ -223,8 +233,10 @@ class Agent:
         except pebble.APIError as error:
             if "executable" not in error.message:
                 raise
-            raise _unfit("has no python3", version) from None
+            raise _unfit("has no /bin/sh", version) from None
         said = " ".join(answer.text.split())
+        if answer.code == _NO_PYTHON:
+            raise _unfit("has no python3", version)
         if answer.code == _OTHER_PYTHON:
             raise _unfit(f"has Python {said}", version)
         if answer.code == _UNUSABLE:
@@ -238,9 +250,7 @@ class Agent:
 
     def _run(self, arguments: Sequence[str], timeout: float) -> Answer:
         """Run Python; its standard input is empty and closed."""
-        process = self._container.exec(
-            ["python3", *arguments], environment={"PYTHONPATH": _LIB}, timeout=timeout, stdin=""
-        )
+        process = self._container.exec([*PYTHON, *arguments], timeout=timeout, stdin="")
         try:
             output, errors = process.wait_output()
         except pebble.ExecError as error:  # pyright: ignore[reportUnknownVariableType]  # of what is in ops' own generic
@@ -301,7 +311,7 @@ def _layer(
     startup: Literal["enabled", "disabled"] = "enabled",
 ) -> pebble.Layer:
     # What a database says may be among the words.
-    words = shlex.join(["python3", "-m", "agent", *command, "--config", service.config])
+    words = shlex.join([*PYTHON, "-m", "agent", *command, "--config", service.config])
     checks: dict[str, pebble.CheckDict] = {}
     if service.check:
         # No level: whether the mirror is well says nothing of whether the server serves.
@@ -329,7 +339,7 @@ def _layer(
                     "backoff-limit": "30s",
                     "kill-delay": f"{_KILL_DELAY}s",
                     # The program reads its files at its start: the digest makes replan see them.
-                    "environment": {"PYTHONPATH": _LIB, _DIGEST: digest},
+                    "environment": {_DIGEST: digest},
                 }
             },
             "checks": checks,

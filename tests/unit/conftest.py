@@ -14,6 +14,7 @@ from ops import pebble, testing
 from ops._private import harness
 from scenario import mocking
 
+from sidecar import PYTHON
 from tests import juju
 from tests.functional.services import DURATIONS, written
 from tests.juju import AGENT, SERVICE, VOLUMES
@@ -336,10 +337,11 @@ def _install_commands(border: Server, patch: pytest.MonkeyPatch) -> None:
     execute = client.exec
 
     def run_command(self: Any, command: list[str], **kwargs: Any) -> Any:
-        if command[:3] != ["python3", "-m", "agent"] or not command[3].startswith("backup-"):
+        words = command[len(PYTHON) :]
+        if words[:2] != ["-m", "agent"] or not words[2].startswith("backup-"):
             return execute(self, command, **kwargs)
         assert border.unit is not None
-        return archives.Process(command, *border.unit.agent.archive.command(command[3:]))
+        return archives.Process(command, *border.unit.agent.archive.command(words[2:]))
 
     patch.setattr(client, "exec", run_command)
 
