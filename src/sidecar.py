@@ -164,20 +164,14 @@ class Agent:
             self._container.add_layer(service.name, layer, combine=True)
             if not service.remembers:
                 self._container.remove_path(service.status, recursive=True)
-        _hurry(self._container, service)
-        if not different and not right:
-            # It may have been started with another file: replan sees no difference.
-            self._container.pebble.restart_services([service.name], timeout=_CHANGE_TIMEOUT)
-        else:
-            self._container.pebble.replan_services(timeout=_CHANGE_TIMEOUT)
+        self._restart()
         return True
 
     def restart(self) -> None:
         """Let the service try again what it gave up."""
         logger.info("agent: restart the service %s, it gave up", self._service.name)
         self._container.remove_path(self._service.status, recursive=True)
-        _hurry(self._container, self._service)
-        self._container.pebble.restart_services([self._service.name], timeout=_CHANGE_TIMEOUT)
+        self._restart()
 
     def execute(self, settings: bytes, command: Sequence[str], timeout: float) -> Answer:
         """Run a command to its end, within `timeout` seconds, with settings of its own.
@@ -217,6 +211,11 @@ class Agent:
     def status(self) -> bytes | None:
         """What the service says of itself, as JSON; None as long as it has said nothing."""
         return files.read(self._container, self._service.status)
+
+    def _restart(self) -> None:
+        """Start it, or start it anew; no replan, which starts others that ran once as well."""
+        _hurry(self._container, self._service)
+        self._container.pebble.restart_services([self._service.name], timeout=_CHANGE_TIMEOUT)
 
     def _put(self, program: str, config: str, settings: bytes) -> None:
         if files.read(self._container, _NOTE) != program.encode():
@@ -278,13 +277,19 @@ def _stop(container: ops.Container, *services: Service) -> None:
 
 
 def _disable(container: ops.Container, service: Service) -> bool:
-    """Take it out of what is to run; return whether it was there."""
-    found = container.get_plan().services.get(service.name)
-    if found is None or found.startup == "disabled":
+    """Take it out of what is to run, and its check; return whether it has not ended yet."""
+    found = container.get_services(service.name).get(service.name)
+    if found is None:
         return False
-    layer = _layer(service, [], "", startup="disabled")
-    container.add_layer(service.name, layer, combine=True)
-    return True
+    if found.startup != pebble.ServiceStartup.DISABLED:
+        layer = _layer(service, [], "", startup="disabled")
+        container.add_layer(service.name, layer, combine=True)
+    # The plan alone stops no check that is being made.
+    if service.check:
+        check = container.get_checks(service.check).get(service.check)
+        if check and check.status != pebble.CheckStatus.INACTIVE:
+            container.pebble.stop_checks([service.check])
+    return found.current != pebble.ServiceStatus.INACTIVE
 
 
 def _hurry(container: ops.Container, service: Service) -> None:
@@ -338,7 +343,7 @@ def _layer(
                     "backoff-factor": 2,
                     "backoff-limit": "30s",
                     "kill-delay": f"{_KILL_DELAY}s",
-                    # The program reads its files at its start: the digest makes replan see them.
+                    # The program reads its files at its start: the digest tells with which.
                     "environment": {_DIGEST: digest},
                 }
             },

@@ -34,6 +34,7 @@ _NAME = "/config/server-name"
 _NAME_TIMEOUT = 5.0
 _CONFIG = "/config/config.yaml"
 _SERVE = "/config/serve.sh"
+_HANG = "hang"
 _CHECK_HANG = "/config/check-hang.sh"
 _EXIT_CODE = "/config/exit-code"
 _LAST_WORDS = "/config/last-words"
@@ -219,7 +220,9 @@ class Workload:
             self._container.add_layer(SERVICE, layer, combine=True)
         # A start is seen by the API's first answer: Pebble would only watch it for a second. The
         # server that is to be replaced must be gone first, or it would answer in its stead.
-        self._container.pebble.replan_services(timeout=_STOP_TIMEOUT if running else 0)
+        timeout = _STOP_TIMEOUT if running else 0
+        self._container.pebble.restart_services([SERVICE], timeout=timeout)
+        self._container.pebble.start_checks([_HANG])
         return True
 
     def stop(self, why: str) -> None:
@@ -229,6 +232,8 @@ class Workload:
         if service is None or service.current == pebble.ServiceStatus.INACTIVE:
             return
         logger.info("server: stop, %s", why)
+        # The check "ready" goes on: it tells Kubernetes that nobody is served.
+        self._container.pebble.stop_checks([_HANG])
         self._container.pebble.stop_services([SERVICE], timeout=_STOP_TIMEOUT)
 
     def _ensure_config(self, options: Options, plan: pebble.Plan) -> str:
@@ -307,14 +312,14 @@ def _layer(digest: str, options: Options, credentials: Credentials) -> pebble.La
                     "backoff-factor": 2,
                     "backoff-limit": "30s",
                     "kill-delay": f"{_KILL_DELAY}s",
-                    "on-check-failure": {"hang": "restart"},
+                    "on-check-failure": {_HANG: "restart"},
                     "environment": {
                         "DITTOFS_CONTROLPLANE_SECRET": credentials.token_key.get_secret_value(),
                         "DITTOFS_ADMIN_INITIAL_PASSWORD": (
                             credentials.admin_password.get_secret_value()
                         ),
                         "GOMEMLIMIT": f"{memory_limit(options.memory) // MIB}MiB",
-                        # The server reads its file only at its start: this makes replan see it.
+                        # The server reads its file only at its start: this tells with which.
                         _CONFIG_NOTE: digest,
                     },
                 }
@@ -329,7 +334,7 @@ def _layer(digest: str, options: Options, credentials: Credentials) -> pebble.La
                     "startup": "enabled",
                     "http": {"url": f"http://localhost:{API_PORT}/health/ready"},
                 },
-                "hang": {
+                _HANG: {
                     "override": "replace",
                     "period": "10s",
                     "timeout": "8s",

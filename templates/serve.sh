@@ -40,6 +40,8 @@ fi
 printf '%s\n%s\n' "$tries" "$words" > /config/refusals
 [ "$code" -eq 78 ] || [ "$tries" -ge 5 ] && touch /config/refused
 echo "$code" > /config/exit-code
+# What has ended does not hang.
+rm -f /config/answered
 [ -e /config/refused ] && exit 0
 [ "$code" -ne 0 ] && exit "$code"
 exit 1

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ops import pebble
 
 from tests import bed
 from tests.functional.files import ClientError
@@ -317,7 +318,10 @@ def test_teardown_leaves_no_process_and_writes_nothing_afterwards(deployed, file
     begin = time.monotonic()
     deployed.remove()
     assert time.monotonic() - begin < 60
-    assert deployed.pod.containers["dittofs"].server_ids() == []
+    container = deployed.pod.containers["dittofs"]
+    assert container.server_ids() == []
+    (check,) = container.client.get_checks(names=["hang"])
+    assert check.status == pebble.CheckStatus.INACTIVE
     before = {
         path: path.stat().st_mtime_ns
         for volume in deployed.pod.volumes.values()

@@ -246,7 +246,6 @@ def test_the_service_is_one_of_three_in_the_container(related):
     assert set(plan.services) == {"agent", "backup", "guard"}
     service = plan.services["backup"]
     assert service.on_failure == "restart"
-    assert service.environment["PYTHONPATH"] == f"/{archives.RUN}/lib"
     assert set(plan.checks) == {"mirror"}
     assert {9091, 9092} <= {port.port for port in related.state.opened_ports}
     assert related.mirror == related.backups == pebble.ServiceStatus.ACTIVE

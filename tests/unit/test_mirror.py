@@ -370,7 +370,7 @@ def asked_of_pebble(monkeypatch):
     """The signals and stops that the charm asks for, in order."""
     asked = []
     client = mocking._MockPebbleClient  # noqa: SLF001  # ops.testing's own Pebble
-    send_signal, stop, replan = client.send_signal, client.stop_services, client.replan_services
+    send_signal, stop, restart = client.send_signal, client.stop_services, client.restart_services
 
     def signals(self, number, services):
         asked.append(f"{number} {services[0]}")
@@ -380,13 +380,13 @@ def asked_of_pebble(monkeypatch):
         asked.append(f"stop {services[0]}")
         return stop(self, services, timeout, delay)
 
-    def replans(self, timeout=30.0, delay=0.1):
-        asked.append("replan")
-        return replan(self, timeout, delay)
+    def restarts(self, services, timeout=30.0, delay=0.1):
+        asked.append(f"restart {services[0]}")
+        return restart(self, services, timeout, delay)
 
     monkeypatch.setattr(client, "send_signal", signals)
     monkeypatch.setattr(client, "stop_services", stops)
-    monkeypatch.setattr(client, "replan_services", replans)
+    monkeypatch.setattr(client, "restart_services", restarts)
     return asked
 
 
@@ -415,7 +415,7 @@ def test_a_mirror_that_is_stopped_or_started_anew_beside_a_server_does_not_wait_
     mirrored, asked_of_pebble
 ):
     mirrored.configure(mirror_max_lag=7)
-    assert asked_of_pebble == ["SIGINT agent", "replan"]
+    assert asked_of_pebble == ["SIGINT agent", "restart agent"]
     asked_of_pebble.clear()
     mirrored.unrelate()
     assert asked_of_pebble == ["SIGINT agent", "stop agent"]

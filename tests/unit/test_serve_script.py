@@ -32,6 +32,7 @@ def run(request, tmp_path):
         done = subprocess.run(command, capture_output=True, check=False, timeout=10, text=True)
         assert words in done.stderr
         assert (tmp_path / "config" / "exit-code").read_text() == f"{code}\n"
+        assert not (tmp_path / "config" / "answered").exists()
         refused = (tmp_path / "config" / "refused").exists()
         assert refused == (done.returncode == GAVE_UP)
         return done.returncode
