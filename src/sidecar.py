@@ -20,6 +20,7 @@ from ops import pebble
 import bundle
 import files
 import layers
+from deadline import EVENT
 from errors import BlockedError, WaitingError
 from workload import pebble_errors
 
@@ -215,7 +216,8 @@ class Agent:
     def _restart(self) -> None:
         """Start it, or start it anew; no replan, which starts others that ran once as well."""
         _hurry(self._container, self._service)
-        self._container.pebble.restart_services([self._service.name], timeout=_CHANGE_TIMEOUT)
+        timeout = EVENT.left(_CHANGE_TIMEOUT)
+        self._container.pebble.restart_services([self._service.name], timeout=timeout)
 
     def _put(self, program: str, config: str, settings: bytes) -> None:
         if files.read(self._container, _NOTE) != program.encode():
@@ -273,7 +275,8 @@ def _stop(container: ops.Container, *services: Service) -> None:
         if _disable(container, service):
             logger.info("agent: stop the service %s", service.name)
             _hurry(container, service)
-            container.pebble.stop_services([service.name], timeout=_CHANGE_TIMEOUT)
+            timeout = EVENT.left(_CHANGE_TIMEOUT)
+            container.pebble.stop_services([service.name], timeout=timeout)
 
 
 def _disable(container: ops.Container, service: Service) -> bool:

@@ -11,6 +11,8 @@ for name in $(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p'); do
         *) unset "$name" ;;
     esac
 done
+# Pebble calls a server that it has told to end inactive, also as long as it has not ended.
+echo $$ > /config/pid
 rm -f /config/exit-code /config/answered /config/refused
 # A server that was killed while it removed a log leaves it empty, and does not open the store of
 # one that is: there is nothing in it.
