@@ -92,10 +92,11 @@ class Call(NamedTuple):
 
 
 class Action(NamedTuple):
-    """An action: the type of its parameters, and what takes them."""
+    """An action: the type of its parameters, what takes them, and whether that may take long."""
 
     params: type[BaseModel]
     run: Callable[[Any], Results]
+    long: bool = False
 
 
 def find(name: str, call: Call) -> Action:
@@ -146,8 +147,8 @@ class Actions:
             "delete_share": Action(DeleteShareParams, self.delete_share),
             "start_without": Action(StartWithoutParams, self.start_without),
             "adopt_volumes": Action(AdoptVolumesParams, self.adopt_volumes),
-            "recover_metadata": Action(RecoverMetadataParams, self.recover_metadata),
-            "verify_metadata": Action(VerifyMetadataParams, self.verify_metadata),
+            "recover_metadata": Action(RecoverMetadataParams, self.recover_metadata, long=True),
+            "verify_metadata": Action(VerifyMetadataParams, self.verify_metadata, long=True),
             "pre_refresh_check": Action(PreRefreshCheckParams, self.pre_refresh_check),
         }
 

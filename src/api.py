@@ -17,6 +17,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ConfigDict, SecretStr, TypeAdapter, ValidationError
 
+from deadline import EVENT
 from errors import WaitingError
 from stores import Kind, StoreSpec
 from units import format_size, parse_size
@@ -29,7 +30,8 @@ for _noisy in ("httpx", "httpcore"):
 
 _ADMIN = "admin"
 _TIMEOUT = 35.0  # the server cuts its own requests at 30 s
-_DRAIN_TIMEOUT = 60.0
+# It is in the server's memory: one that hangs is not to be waited for.
+_HEALTH_TIMEOUT = 3.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 _STORE_ROUTES: dict[Kind, str] = {"metadata": "/store/metadata", "local": "/store/block/local"}
 
@@ -166,17 +168,17 @@ class Api:
         """Return when the server answers, which it does when its stores and shares are open.
 
         Args:
-            seconds: how long to wait; 0 asks once.
+            seconds: how long to wait, within the event's time; 0 asks once.
             check: is called now and then meanwhile; what it raises ends the waiting.
 
         Raises:
             UnreachableError: it does not within the given time.
         """
-        end = time.monotonic() + seconds
+        end = time.monotonic() + EVENT.left(seconds)
         pause = _FIRST_PAUSE
         while True:
             try:
-                self._call("GET", "/health/ready", "health")
+                self._call("GET", "/health/ready", "health", timeout=_HEALTH_TIMEOUT)
                 return  # noqa: TRY300  # there is nothing more to do than to have an answer
             except UnreachableError:
                 if time.monotonic() + pause >= end:
@@ -213,7 +215,7 @@ class Api:
     def version(self, metrics_url: str) -> str | None:
         """The version that the running server names in its metrics; None where it has none."""
         try:
-            text = self._http.get(metrics_url).text
+            text = self._http.get(metrics_url, timeout=EVENT.left(_TIMEOUT)).text
         except httpx.HTTPError:
             return None
         for line in text.splitlines():
@@ -292,7 +294,7 @@ class Api:
 
     def drain(self) -> None:
         """Let the server upload what is only local; at once where nothing is to be uploaded."""
-        self._call("POST", _api("/system/drain-uploads"), "drain", timeout=_DRAIN_TIMEOUT)
+        self._call("POST", _api("/system/drain-uploads"), "drain")
 
     def _list(self, route: str, model: type[Model], text: str) -> list[Model]:
         answer = self._call("GET", _api(route), text)
@@ -311,7 +313,7 @@ class Api:
         timeout: float = _TIMEOUT,
     ) -> httpx.Response:
         with _transport_errors(text):
-            answer = self._http.request(method, path, json=body, timeout=timeout)
+            answer = self._http.request(method, path, json=body, timeout=EVENT.left(timeout))
         if answer.is_success:
             return answer
         raise ApiError(

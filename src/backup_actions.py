@@ -80,11 +80,11 @@ class BackupActions:
     def table(self) -> dict[str, Action]:
         """The actions by their names."""
         return {
-            "create_backup": Action(CreateBackupParams, self.create_backup),
-            "list_backups": Action(ListBackupsParams, self.list_backups),
-            "restore": Action(RestoreParams, self.restore),
-            "verify_backup": Action(VerifyBackupParams, self.verify_backup),
-            "delete_backup": Action(DeleteBackupParams, self.delete_backup),
+            "create_backup": Action(CreateBackupParams, self.create_backup, long=True),
+            "list_backups": Action(ListBackupsParams, self.list_backups, long=True),
+            "restore": Action(RestoreParams, self.restore, long=True),
+            "verify_backup": Action(VerifyBackupParams, self.verify_backup, long=True),
+            "delete_backup": Action(DeleteBackupParams, self.delete_backup, long=True),
         }
 
     def create_backup(self, _: CreateBackupParams) -> Results:

@@ -15,6 +15,7 @@ import volumes
 from backup_service import BackupService, Row
 from backup_status import Report
 from credentials import Credentials
+from deadline import EVENT, HOOK
 from errors import BlockedError, CharmError, WaitingError, WorkingError
 from operation import Ended, Kind, Notes, Operation
 from restoring import Restore
@@ -195,6 +196,7 @@ class Backups:
         end = time.monotonic() + seconds
         said, pause = "", _FIRST_PAUSE
         while True:
+            EVENT.begin(HOOK)
             try:
                 ended = self._go_on(told=True)
                 if ended is not None:

@@ -15,6 +15,7 @@ import sidecar
 import state
 from budget import Space
 from charms.dittofs.v0.filesystem_info import FilesystemProvider
+from deadline import ACTION, EVENT, HOOK
 from errors import BlockedError, CharmError, DifferenceError, UncertainError
 from relations import filesystem, mysql
 from relations.mysql import MYSQL
@@ -34,6 +35,7 @@ class DittofsCharm(ops.CharmBase):
 
     def __init__(self, framework: ops.Framework):
         super().__init__(framework)
+        EVENT.begin(HOOK)
         self._containers = Containers(
             self.unit.get_container(CONTAINER), self.unit.get_container(sidecar.CONTAINER)
         )
@@ -163,10 +165,14 @@ class DittofsCharm(ops.CharmBase):
         """Run an action, then reconcile: it may have opened the way for the server."""
         import actions  # noqa: PLC0415  # most events are none
 
+        EVENT.begin(ACTION)
         juju = State.from_charm(self)
         call = actions.Call(self._containers, self.model, juju, event.log, self._sorted_findings())
         action = actions.find(event.handle.kind.removesuffix("_action"), call)
         params = event.load_params(action.params, errors="fail")
+        if action.long:
+            # `juju run` gives up after 60 s where it is not told to wait, and the action goes on.
+            event.log(f"may take longer than juju run waits; to follow: juju show-task {event.id}")
         try:
             if not juju.serves:
                 raise BlockedError(f"only unit 0 serves: run it on {juju.application}/0")
@@ -176,6 +182,7 @@ class DittofsCharm(ops.CharmBase):
             event.fail(str(error))
         except CharmError as error:
             event.fail(str(error))
+        EVENT.begin(HOOK)
         self._reconcile()
 
     def _on_collect_status(self, event: ops.CollectStatusEvent) -> None:

@@ -8,6 +8,7 @@ import ops
 from pydantic import SecretStr
 
 import mirror_status
+from deadline import EVENT
 from errors import BlockedError, CharmError
 from mirror_status import Report
 from relations.mysql import Database
@@ -92,7 +93,7 @@ def finish(container: ops.Container) -> None:
         WaitingError: Pebble is away, or the agent is not done yet; it goes on by itself.
     """
     with agent_errors():
-        Agent(container).finish(_LAST_WAIT)
+        Agent(container).finish(EVENT.left(_LAST_WAIT))
 
 
 def look(container: ops.Container) -> Report:
@@ -115,7 +116,7 @@ def settle(agent: Agent) -> Report:
 
     Belongs inside `agent_errors()`.
     """
-    end = time.monotonic() + _START_WAIT
+    end = time.monotonic() + EVENT.left(_START_WAIT)
     while True:
         report = read(agent)
         if report.state not in _BUSY or time.monotonic() > end:

@@ -25,9 +25,9 @@ Access = Literal["none", "read", "read-write"]
 Squash = Literal["none", "root-to-admin", "root-to-guest", "all-to-admin", "all-to-guest"]
 
 _MINIMUM_MEMORY = 512 * MIB
-_TURNS = frozenset({"@hourly", "@daily", "@weekly"})
+_TURNS = frozenset({"hourly", "daily", "weekly"})
 _CRON_FIELDS = 5
-_SCHEDULES = "@hourly, @daily, @weekly or five fields of cron in UTC, such as '30 2 * * *'"
+_SCHEDULES = "hourly, daily, weekly or five fields of cron in UTC, such as '30 2 * * *'"
 _BOUND = re.compile(r"(?P<number>[0-9]{1,6})(?P<days>d?)")
 _BOUNDS = "a number of backups such as 14, an age in days such as 30d, or both: 14,30d"
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
@@ -68,8 +68,10 @@ def _whole(value: object) -> object:
 
 def _schedule(text: str) -> str:
     wanted = " ".join(text.split())
-    if not wanted or wanted in _TURNS:
-        return wanted
+    # Cron writes them with an `@`; `juju config` would read a file of that name.
+    word = wanted.removeprefix("@")
+    if not wanted or word in _TURNS:
+        return word
     if len(wanted.split()) != _CRON_FIELDS:
         raise ValueError(f"must be {_SCHEDULES}")
     from cronsim import CronSim, CronSimError  # noqa: PLC0415  # most units have no such schedule

@@ -17,13 +17,13 @@ import volumes
 from api import Api, UnreachableError
 from backup_service import BackupService, FailedError
 from credentials import Credentials
+from deadline import HOOK
 from errors import BlockedError, CharmError, WaitingError
 from operation import Ended, Operation, Step
 from sidecar import Containers
 from state import State
 from workload import API_URL, Workload, pebble_errors
 
-_START_WAIT = 45.0
 # Journals are read at a start, which takes minutes; a server that ends again and again is no use.
 _START_PATIENCE = 3600.0
 _CRASH_PATIENCE = 120.0
@@ -102,7 +102,7 @@ class Restore:
         try:
             self._launch(operation)
             with Api(API_URL) as api:
-                api.wait_ready(_START_WAIT, self._workload.check_worth_waiting)
+                api.wait_ready(HOOK, self._workload.check_worth_waiting)
         except UnreachableError as error:
             return self._not_ready(operation, error)
         except BlockedError as error:

@@ -14,6 +14,7 @@ import volumes
 from api import Api, UnreachableError
 from budget import Space
 from credentials import Credentials
+from deadline import HOOK
 from errors import CharmError, WaitingError
 from login import connect
 from present import Present
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Longer than the check "ready" needs to fail: a start that takes longer is followed by the event
-# that the check has recovered.
-_START_WAIT = 45.0
+# What is left of the event's time, which is longer than the check "ready" needs to fail: a start
+# that takes longer is followed by the event that the check has recovered.
+_START_WAIT = HOOK
 _RESTART_WAIT = 3.0
 _RESTART_NEEDED = frozenset({"log-level", "memory"})
 

@@ -10,6 +10,7 @@ import budget
 import names
 from api import Adapter, Api, NfsConfig, Share, ShareFields
 from budget import Budget, Space
+from deadline import EVENT
 from errors import BlockedError, CharmError, WaitingError
 from options import Options, ShareOptions
 from present import Present, opens
@@ -163,7 +164,7 @@ def settle(api: Api, options: Options, steps: Sequence[Step], before: Present) -
     this waits for one that was taken later, and lets a listener that was not up then be.
     """
     changed = {step.protocol for step in steps if isinstance(step, SetAdapter) and step.enabled}
-    end = time.monotonic() + _SETTLE_TIME
+    end = time.monotonic() + EVENT.left(_SETTLE_TIME)
     while True:
         present = Present.ask(api, options.shares or ())
         waiting = any(

@@ -20,6 +20,7 @@ from ops import pebble
 import bundle
 import files
 import layers
+from deadline import EVENT
 from errors import BlockedError, WaitingError
 from workload import pebble_errors
 
@@ -31,7 +32,17 @@ _LIB, _NOTE, _ARCHIVE = f"{RUN}/lib", f"{RUN}/lib.digest", f"{RUN}/lib.tar"
 _DIGEST = "DITTOFS_CHARM_DIGEST"
 _UNPACK = Path(__file__).parent.parent / "templates" / "unpack.py"
 _UNPACK_TIMEOUT = 120.0
-_OTHER_PYTHON, _UNUSABLE = 3, 4
+_OTHER_PYTHON, _UNUSABLE, _NO_PYTHON = 3, 4, 127
+# Nothing is inherited but what finds programs, and the Pebble that the charm is woken by.
+PYTHON = (
+    "/bin/sh",
+    "-c",
+    (
+        'exec env -i PATH="$PATH" PEBBLE="$PEBBLE" PEBBLE_SOCKET="$PEBBLE_SOCKET" '
+        f'PYTHONPATH={_LIB} python3 "$@"'
+    ),
+    "agent",
+)
 # The mirror needs 20 s at most: the server's kill-delay, and some for what it wrote last.
 _KILL_DELAY = 24
 _CHANGE_TIMEOUT = _KILL_DELAY + 20
@@ -154,20 +165,14 @@ class Agent:
             self._container.add_layer(service.name, layer, combine=True)
             if not service.remembers:
                 self._container.remove_path(service.status, recursive=True)
-        _hurry(self._container, service)
-        if not different and not right:
-            # It may have been started with another file: replan sees no difference.
-            self._container.pebble.restart_services([service.name], timeout=_CHANGE_TIMEOUT)
-        else:
-            self._container.pebble.replan_services(timeout=_CHANGE_TIMEOUT)
+        self._restart()
         return True
 
     def restart(self) -> None:
         """Let the service try again what it gave up."""
         logger.info("agent: restart the service %s, it gave up", self._service.name)
         self._container.remove_path(self._service.status, recursive=True)
-        _hurry(self._container, self._service)
-        self._container.pebble.restart_services([self._service.name], timeout=_CHANGE_TIMEOUT)
+        self._restart()
 
     def execute(self, settings: bytes, command: Sequence[str], timeout: float) -> Answer:
         """Run a command to its end, within `timeout` seconds, with settings of its own.
@@ -208,6 +213,12 @@ class Agent:
         """What the service says of itself, as JSON; None as long as it has said nothing."""
         return files.read(self._container, self._service.status)
 
+    def _restart(self) -> None:
+        """Start it, or start it anew; no replan, which starts others that ran once as well."""
+        _hurry(self._container, self._service)
+        timeout = EVENT.left(_CHANGE_TIMEOUT)
+        self._container.pebble.restart_services([self._service.name], timeout=timeout)
+
     def _put(self, program: str, config: str, settings: bytes) -> None:
         if files.read(self._container, _NOTE) != program.encode():
             self._install(program)
@@ -223,8 +234,10 @@ class Agent:
         except pebble.APIError as error:
             if "executable" not in error.message:
                 raise
-            raise _unfit("has no python3", version) from None
+            raise _unfit("has no /bin/sh", version) from None
         said = " ".join(answer.text.split())
+        if answer.code == _NO_PYTHON:
+            raise _unfit("has no python3", version)
         if answer.code == _OTHER_PYTHON:
             raise _unfit(f"has Python {said}", version)
         if answer.code == _UNUSABLE:
@@ -238,9 +251,7 @@ class Agent:
 
     def _run(self, arguments: Sequence[str], timeout: float) -> Answer:
         """Run Python; its standard input is empty and closed."""
-        process = self._container.exec(
-            ["python3", *arguments], environment={"PYTHONPATH": _LIB}, timeout=timeout, stdin=""
-        )
+        process = self._container.exec([*PYTHON, *arguments], timeout=timeout, stdin="")
         try:
             output, errors = process.wait_output()
         except pebble.ExecError as error:  # pyright: ignore[reportUnknownVariableType]  # of what is in ops' own generic
@@ -264,17 +275,24 @@ def _stop(container: ops.Container, *services: Service) -> None:
         if _disable(container, service):
             logger.info("agent: stop the service %s", service.name)
             _hurry(container, service)
-            container.pebble.stop_services([service.name], timeout=_CHANGE_TIMEOUT)
+            timeout = EVENT.left(_CHANGE_TIMEOUT)
+            container.pebble.stop_services([service.name], timeout=timeout)
 
 
 def _disable(container: ops.Container, service: Service) -> bool:
-    """Take it out of what is to run; return whether it was there."""
-    found = container.get_plan().services.get(service.name)
-    if found is None or found.startup == "disabled":
+    """Take it out of what is to run, and its check; return whether it has not ended yet."""
+    found = container.get_services(service.name).get(service.name)
+    if found is None:
         return False
-    layer = _layer(service, [], "", startup="disabled")
-    container.add_layer(service.name, layer, combine=True)
-    return True
+    if found.startup != pebble.ServiceStartup.DISABLED:
+        layer = _layer(service, [], "", startup="disabled")
+        container.add_layer(service.name, layer, combine=True)
+    # The plan alone stops no check that is being made.
+    if service.check:
+        check = container.get_checks(service.check).get(service.check)
+        if check and check.status != pebble.CheckStatus.INACTIVE:
+            container.pebble.stop_checks([service.check])
+    return found.current != pebble.ServiceStatus.INACTIVE
 
 
 def _hurry(container: ops.Container, service: Service) -> None:
@@ -301,7 +319,7 @@ def _layer(
     startup: Literal["enabled", "disabled"] = "enabled",
 ) -> pebble.Layer:
     # What a database says may be among the words.
-    words = shlex.join(["python3", "-m", "agent", *command, "--config", service.config])
+    words = shlex.join([*PYTHON, "-m", "agent", *command, "--config", service.config])
     checks: dict[str, pebble.CheckDict] = {}
     if service.check:
         # No level: whether the mirror is well says nothing of whether the server serves.
@@ -328,8 +346,8 @@ def _layer(
                     "backoff-factor": 2,
                     "backoff-limit": "30s",
                     "kill-delay": f"{_KILL_DELAY}s",
-                    # The program reads its files at its start: the digest makes replan see them.
-                    "environment": {"PYTHONPATH": _LIB, _DIGEST: digest},
+                    # The program reads its files at its start: the digest tells with which.
+                    "environment": {_DIGEST: digest},
                 }
             },
             "checks": checks,

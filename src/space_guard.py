@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 import credentials
 from budget import REMEDIES, Budget, Space
 from credentials import Credentials
+from deadline import EVENT
 from errors import BlockedError, CharmError, WaitingError
 from said import Part, moment
 from shares import Guarded
@@ -143,7 +144,7 @@ def findings(report: Report) -> Iterator[CharmError]:
 
 def _settle(agent: Agent) -> Report:
     """What it says after its start, when it has looked at the volumes, or 8 s later."""
-    end = time.monotonic() + _START_WAIT
+    end = time.monotonic() + EVENT.left(_START_WAIT)
     while True:
         report = parse(agent.status())
         if report.updated or time.monotonic() > end:

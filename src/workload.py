@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import logging
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import layers
 import releases
 import said
 from credentials import Credentials
+from deadline import EVENT
 from errors import BlockedError, WaitingError
 from options import Options
 from stores import Caches
@@ -34,7 +36,9 @@ _NAME = "/config/server-name"
 _NAME_TIMEOUT = 5.0
 _CONFIG = "/config/config.yaml"
 _SERVE = "/config/serve.sh"
+_HANG = "hang"
 _CHECK_HANG = "/config/check-hang.sh"
+_PID = "/config/pid"
 _EXIT_CODE = "/config/exit-code"
 _LAST_WORDS = "/config/last-words"
 # That the script gave it up.
@@ -46,6 +50,7 @@ _OTHER_STATE = 78
 _SHUTDOWN_TIMEOUT = 3
 _KILL_DELAY = 3 * _SHUTDOWN_TIMEOUT + 5 + 2
 _STOP_TIMEOUT = _KILL_DELAY + 20
+_POLL = 0.2
 _CONFIG_TEMPLATE = "config.yaml.j2"
 # In the environment of the service; the server does not know it.
 _CONFIG_NOTE = "DITTOFS_CHARM_CONFIG_DIGEST"
@@ -219,17 +224,41 @@ class Workload:
             self._container.add_layer(SERVICE, layer, combine=True)
         # A start is seen by the API's first answer: Pebble would only watch it for a second. The
         # server that is to be replaced must be gone first, or it would answer in its stead.
-        self._container.pebble.replan_services(timeout=_STOP_TIMEOUT if running else 0)
+        timeout = EVENT.left(_STOP_TIMEOUT) if running else 0
+        self._container.pebble.restart_services([SERVICE], timeout=timeout)
+        self._container.pebble.start_checks([_HANG])
         return True
 
     def stop(self, why: str) -> None:
-        """End the server in good order; return when it is down. Nothing where it does not run."""
+        """End the server in good order; return when it is down. Nothing where it does not run.
+
+        Raises:
+            WaitingError: it needs longer than the event may take, and goes on.
+        """
         service = self._container.get_services(SERVICE).get(SERVICE)
+        if service is None:
+            return
         # A service that waits for its next try is not running, and must be stopped all the same.
-        if service is None or service.current == pebble.ServiceStatus.INACTIVE:
+        if service.current == pebble.ServiceStatus.INACTIVE:
+            self._need_ended()
             return
         logger.info("server: stop, %s", why)
-        self._container.pebble.stop_services([SERVICE], timeout=_STOP_TIMEOUT)
+        # The check "ready" goes on: it tells Kubernetes that nobody is served.
+        self._container.pebble.stop_checks([_HANG])
+        self._container.pebble.stop_services([SERVICE], timeout=EVENT.left(_STOP_TIMEOUT))
+
+    def _need_ended(self) -> None:
+        """Return when no server ends any more that an earlier event or a check has told to."""
+        end = time.monotonic() + EVENT.left(_STOP_TIMEOUT)
+        while self._ending():
+            if time.monotonic() > end:
+                raise WaitingError("the server is ending")
+            time.sleep(_POLL)
+
+    def _ending(self) -> bool:
+        pid = (files.read(self._container, _PID) or b"").decode().strip()
+        command = files.read(self._container, f"/proc/{pid}/cmdline") if pid.isdigit() else None
+        return command is not None and _SERVE.encode() in command
 
     def _ensure_config(self, options: Options, plan: pebble.Plan) -> str:
         """Write the configuration where it differs; return what the layer notes of it.
@@ -307,14 +336,14 @@ def _layer(digest: str, options: Options, credentials: Credentials) -> pebble.La
                     "backoff-factor": 2,
                     "backoff-limit": "30s",
                     "kill-delay": f"{_KILL_DELAY}s",
-                    "on-check-failure": {"hang": "restart"},
+                    "on-check-failure": {_HANG: "restart"},
                     "environment": {
                         "DITTOFS_CONTROLPLANE_SECRET": credentials.token_key.get_secret_value(),
                         "DITTOFS_ADMIN_INITIAL_PASSWORD": (
                             credentials.admin_password.get_secret_value()
                         ),
                         "GOMEMLIMIT": f"{memory_limit(options.memory) // MIB}MiB",
-                        # The server reads its file only at its start: this makes replan see it.
+                        # The server reads its file only at its start: this tells with which.
                         _CONFIG_NOTE: digest,
                     },
                 }
@@ -323,17 +352,18 @@ def _layer(digest: str, options: Options, credentials: Credentials) -> pebble.La
                 "ready": {
                     "override": "replace",
                     "level": "ready",
-                    "period": "10s",
-                    "timeout": "5s",
+                    # Down after 6 s, while the event that starts the server still waits.
+                    "period": "2s",
+                    "timeout": "1500ms",
                     "threshold": 3,
                     "startup": "enabled",
                     "http": {"url": f"http://localhost:{API_PORT}/health/ready"},
                 },
-                "hang": {
+                _HANG: {
                     "override": "replace",
                     "period": "10s",
                     "timeout": "8s",
-                    "threshold": 6,
+                    "threshold": 5,
                     "startup": "enabled",
                     "exec": {"command": f"/bin/sh {_CHECK_HANG}"},
                 },

@@ -3,6 +3,16 @@
 # Two ends are for good: code 78, by which the server refuses what is on the volumes, and the same
 # refusal for the fifth time by a server that never answered. Starting again cannot help then, so
 # they become 0, which Pebble does not restart. Any other end is a failure, which it does restart.
+# The server reads every variable that begins with DITTOFS_, also those that Kubernetes makes for a
+# service called dittofs-metrics: it gets what is named here, and nothing that was only inherited.
+for name in $(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p'); do
+    case $name in
+        PATH | GOMEMLIMIT | DITTOFS_CONTROLPLANE_SECRET | DITTOFS_ADMIN_INITIAL_PASSWORD) ;;
+        *) unset "$name" ;;
+    esac
+done
+# Pebble calls a server that it has told to end inactive, also as long as it has not ended.
+echo $$ > /config/pid
 rm -f /config/exit-code /config/answered /config/refused
 # A server that was killed while it removed a log leaves it empty, and does not open the store of
 # one that is: there is nothing in it.
@@ -32,6 +42,8 @@ fi
 printf '%s\n%s\n' "$tries" "$words" > /config/refusals
 [ "$code" -eq 78 ] || [ "$tries" -ge 5 ] && touch /config/refused
 echo "$code" > /config/exit-code
+# What has ended does not hang.
+rm -f /config/answered
 [ -e /config/refused ] && exit 0
 [ "$code" -ne 0 ] && exit "$code"
 exit 1

@@ -18,9 +18,9 @@ def at(day: int, hour: int = 0, minute: int = 0) -> float:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("@hourly", at(24, 13)),
-        ("@daily", at(25)),
-        ("@weekly", at(29)),
+        ("hourly", at(24, 13)),
+        ("daily", at(25)),
+        ("weekly", at(29)),
         ("15 3 * * *", at(25, 3, 15)),
         ("*/20 * * * *", at(24, 12, 40)),
         ("", None),
@@ -33,19 +33,19 @@ def test_the_next_turn(text, expected):
 
 
 def test_the_first_turn_is_counted_from_when_there_was_a_schedule():
-    assert Schedule("@daily").next(NOON, None, None) == at(25)
-    assert Schedule("@daily").next(NOON, at(1), None) == at(25)
+    assert Schedule("daily").next(NOON, None, None) == at(25)
+    assert Schedule("daily").next(NOON, at(1), None) == at(25)
 
 
 def test_a_turn_that_was_missed_is_due_at_once():
-    assert Schedule("@hourly").next(NOON, NOON, None) == at(24, 13)
-    later = Schedule("@hourly").next(NOON - DAY, NOON - 5 * HOUR, None)
+    assert Schedule("hourly").next(NOON, NOON, None) == at(24, 13)
+    later = Schedule("hourly").next(NOON - DAY, NOON - 5 * HOUR, None)
     assert later is not None
     assert later < NOON
 
 
 def test_one_that_failed_is_tried_again_an_hour_later():
-    schedule = Schedule("@weekly")
+    schedule = Schedule("weekly")
     assert schedule.next(NOON - 14 * DAY, None, NOON) == NOON + HOUR
     # Not where one was made since, and never before its turn.
     assert schedule.next(NOON - 14 * DAY, NOON, NOON - DAY) == at(29)
@@ -53,7 +53,7 @@ def test_one_that_failed_is_tried_again_an_hour_later():
 
 
 def test_it_is_overdue_after_two_turns():
-    schedule = Schedule("@daily")
+    schedule = Schedule("daily")
     assert not schedule.overdue(NOON, None, at(25, 20))
     assert schedule.overdue(NOON, None, at(26, 1))
     assert not schedule.overdue(NOON, at(25, 1), at(26, 1))

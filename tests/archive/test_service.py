@@ -280,7 +280,7 @@ def test_a_share_in_memory_is_left_out_and_named(serving):
 
 def test_a_backup_that_is_due_is_told_until_it_is_made(serving):
     serving.stop()
-    serving.configure(schedule="@daily")
+    serving.configure(schedule="daily")
     status = serving.run / "backup-status.json"
     long_ago = {"scheduled-since": time.time() - 5 * 86400}
     status.write_text(json.dumps(serving.status | long_ago))

@@ -28,6 +28,17 @@ UID = 65532
 # Enough for several shares and their backups. Memory is used for what is written only.
 VOLUME_SIZES = {"metadata": 2 * GIB, "content": 64 * GIB}
 _START_TIMEOUT = 20.0
+# Kubernetes gives each container such variables for every Service of its namespace, here for
+# applications called dittofs-metrics, dittofs-controlplane and python; the rest is an image's.
+INJECTED = {
+    "DITTOFS_METRICS_SERVICE_HOST": "10.152.183.7",
+    "DITTOFS_METRICS_PORT": "tcp://10.152.183.7:65535",
+    "DITTOFS_CONTROLPLANE_PORT": "tcp://10.152.183.8:65535",
+    "PYTHON_PORT": "tcp://10.152.183.9:65535",
+    "PYTHONWARNINGS": "error",
+    "http_proxy": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+}
 # Juju's, which no charm can change: what Kubernetes gives a pod from SIGTERM to SIGKILL.
 _GRACE_SECONDS = 30.0
 
@@ -197,6 +208,8 @@ class Container:
             "--chdir", "/app",
         ]
         # fmt: on
+        for name, value in INJECTED.items():
+            command += ["--setenv", name, value]
         for name in ("bin", "sbin", "lib", "lib64"):
             source = Path("/") / name
             if source.is_symlink():
@@ -259,6 +272,9 @@ class Folder(Container):
     def _more_of_the_agent(self) -> str:
         root, ports = border().root, border().ports
         return (
+            # The agent's environment is its own, and this is of the bed.
+            f"export TMPDIR={shlex.quote(str(self.root / 'tmp'))}"
+            f" {_MARK}={shlex.quote(str(self.root))}\n"
             'case "$1 $2 $3" in\n'
             f'"-m agent backup") set -- "$@" --root {root} --port {ports[bed.BACKUP]} ;;\n'
             f'"-m agent "*) set -- "$@" --root {root} --port {ports[bed.MIRROR]} ;;\n'
@@ -267,6 +283,7 @@ class Folder(Container):
 
     def _environment(self) -> dict[str, str]:
         return {
+            **INJECTED,
             "PATH": f"{self.root}/bin:/usr/local/bin:/usr/bin:/bin",
             "PEBBLE": f"{self.root}/pebble",
             "HOME": f"{self.root}/app",

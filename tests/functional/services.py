@@ -169,20 +169,36 @@ class Service:
 
 
 class Check:
-    """One check, run in a thread of its own until it is stopped."""
+    """One check, run in a thread of its own from its start until it is stopped."""
 
     def __init__(self, name: str, config: dict[str, Any], failed: Callable[[str], None]):
         self.name = name
         self.config = config
         self.failures = 0
         self.down = False
+        self.running = False
         self._failed = failed
         self._stop = threading.Event()
-        threading.Thread(target=self._loop, daemon=True).start()
 
-    def stop(self) -> None:
-        """Run it no more."""
+    @property
+    def enabled(self) -> bool:
+        """Whether a plan that has it lets it run."""
+        return self.config.get("startup", "enabled") == "enabled"
+
+    def start(self) -> bool:
+        """Run it; whether it did not run before."""
+        if self.running:
+            return False
+        self.running, self.failures, self.down = True, 0, False
+        self._stop = threading.Event()
+        threading.Thread(target=self._loop, args=(self._stop,), daemon=True).start()
+        return True
+
+    def stop(self) -> bool:
+        """Run it no more; whether it ran before."""
+        ran, self.running = self.running, False
         self._stop.set()
+        return ran
 
     def info(self) -> dict[str, Any]:
         """As the API tells it."""
@@ -190,7 +206,7 @@ class Check:
             "name": self.name,
             "startup": self.config.get("startup", "enabled"),
             "level": self.config.get("level", ""),
-            "status": "down" if self.down else "up",
+            "status": ("down" if self.down else "up") if self.running else "inactive",
             "failures": self.failures,
             "threshold": self._threshold,
             "change-id": "1",
@@ -200,8 +216,8 @@ class Check:
     def _threshold(self) -> int:
         return int(self.config.get("threshold", 3))
 
-    def _loop(self) -> None:
-        while not self._stop.wait(seconds(self.config.get("period", "10s"))):
+    def _loop(self, stop: threading.Event) -> None:
+        while not stop.wait(seconds(self.config.get("period", "10s"))):
             if self._passes():
                 self.failures, self.down = 0, False
                 continue

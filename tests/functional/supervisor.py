@@ -103,11 +103,27 @@ class Daemon:
                 merged[section] = merged.get(section, {}) | layer[section]
         self.layers[label] = merged
         for name, config in self.plan().get("checks", {}).items():
-            present = self.checks.get(name)
-            if present is None or present.config != config:
-                if present:
-                    present.stop()
-                self.checks[name] = Check(name, config, self._check_failed)
+            self._change_check(self.checks.get(name), Check(name, config, self._check_failed))
+
+    def _change_check(self, present: Check | None, wanted: Check) -> None:
+        """What becomes of a check when the plan changes, also where it says the same of it."""
+        runs = present is not None and present.running
+        if present and runs and (present.config == wanted.config or not wanted.enabled):
+            # One that was enabled goes on until somebody stops it.
+            return
+        if present:
+            present.stop()
+        self.checks[wanted.name] = wanted
+        if wanted.enabled:
+            wanted.start()
+
+    def change_checks(self, action: str, names: list[str]) -> dict[str, list[str]]:
+        """Start or stop checks; those that were not in that state."""
+        for name in names:
+            if name not in self.checks:
+                raise ApiProblem(400, f'cannot {action} checks: "{name}" is not in the plan')
+        change = Check.start if action == "start" else Check.stop
+        return {"changed": sorted(name for name in names if change(self.checks[name]))}
 
     def act(self, action: str, names: list[str]) -> str:
         """Start, stop, restart or replan services; the id of the change."""
@@ -122,9 +138,10 @@ class Daemon:
 
     def _to_start(self, name: str, config: dict[str, Any], action: str) -> bool:
         service = self.services.get(name)
-        if service is None or not service.running:
-            return config.get("startup") == "enabled"
-        return action == "replan" and service.config != config
+        if action == "replan" and service and service.config and service.config != config:
+            # It ran once, and what the plan says of its startup is of no interest.
+            return True
+        return config.get("startup") == "enabled" and not (service and service.running)
 
     def _act(self, kind: str, action: str, names: list[str], change: dict[str, Any]) -> None:
         plan = self.plan().get("services", {})
@@ -381,6 +398,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.daemon.add_layer(asked["label"], asked["layer"], bool(asked["combine"]))
         if path == "/v1/services":
             return self.daemon.act(asked["action"], asked.get("services") or []), None
+        if path == "/v1/checks":
+            return self.daemon.change_checks(asked["action"], asked["checks"])
         if path == "/v1/files":
             return files_api.change_files(asked)
         if path == "/v1/notices":

@@ -8,8 +8,10 @@ import socket
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
+from ops import pebble
 
 from tests import bed
 from tests.functional.files import ClientError
@@ -25,6 +27,17 @@ def _client(files):
 
 def server_pid(unit) -> int:
     return unit.pod.containers["dittofs"].server_ids()[-1]
+
+
+# What the scripts that stand for programs in the bed set, and the shells that run them.
+WRAPPERS = {"TMPDIR", "DITTOFS_TEST_CONTAINER", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE"}
+WRAPPERS |= {"PWD", "OLDPWD", "SHLVL", "_"}
+
+
+def names_of_variables(pid: int) -> set[str]:
+    """What a process has got in its environment."""
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return {each.partition(b"=")[0].decode() for each in variables if each}
 
 
 def wait_for_file(files, share: str, name: str) -> bytes:
@@ -305,7 +318,10 @@ def test_teardown_leaves_no_process_and_writes_nothing_afterwards(deployed, file
     begin = time.monotonic()
     deployed.remove()
     assert time.monotonic() - begin < 60
-    assert deployed.pod.containers["dittofs"].server_ids() == []
+    container = deployed.pod.containers["dittofs"]
+    assert container.server_ids() == []
+    (check,) = container.client.get_checks(names=["hang"])
+    assert check.status == pebble.CheckStatus.INACTIVE
     before = {
         path: path.stat().st_mtime_ns
         for volume in deployed.pod.volumes.values()
@@ -340,6 +356,19 @@ def test_the_check_tells_a_hanging_server_from_a_starting_one(deployed):
         container.client.exec(check).wait()
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def test_nothing_of_the_containers_environment_reaches_server_and_agent(deployed):
+    """`INJECTED` would end the server: it reads all that begins with DITTOFS_."""
+    needed = {
+        "PATH",
+        "GOMEMLIMIT",
+        "DITTOFS_CONTROLPLANE_SECRET",
+        "DITTOFS_ADMIN_INITIAL_PASSWORD",
+    }
+    assert names_of_variables(server_pid(deployed)) - WRAPPERS == needed
+    (guard,) = deployed.agent_ids()
+    assert names_of_variables(guard) - WRAPPERS == {"PATH", "PEBBLE", "PEBBLE_SOCKET"}
 
 
 def test_smb_serves_a_file(unit, tmp_path):

@@ -196,6 +196,28 @@ def test_a_relation_that_is_removed_leaves_server_and_mysql_alone(
     assert mirrored.act("verify-metadata")["equal"] == "true"
 
 
+def test_what_is_stopped_is_not_started_with_another_service_nor_asked_for_its_health(
+    mirrored, provider
+):
+    client = mirrored.pod.containers["agent"].client
+
+    def state():
+        (service,) = client.get_services(["agent"])
+        (check,) = client.get_checks(names=["mirror"])
+        return service.current.value, check.status.value
+
+    assert state() == ("active", "up")
+    provider.part(mirrored)
+    assert state() == ("inactive", "inactive")
+    (guard,) = mirrored.agent_ids()
+    mirrored.configure(log_level="debug")
+    assert guard not in mirrored.agent_ids()
+    assert state() == ("inactive", "inactive")
+    provider.relate(mirrored)
+    assert mirrored.wait().message == "nfs: /export; metadata in MySQL"
+    assert state() == ("active", "up")
+
+
 def test_a_killed_agent_and_a_lost_pod_go_on(mirrored, files):
     for process in mirrored.agent_ids():
         os.kill(process, signal.SIGKILL)

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import ops
 import pytest
@@ -96,6 +97,111 @@ def test_a_service_is_started_and_stopped_and_only_restarted_when_it_changed(cli
     client.stop_services(["s"])
     assert current(client) == "inactive"
     client.stop_services(["s"])
+
+
+def starts(folder: Path, name: str) -> int:
+    path = folder / name
+    return path.read_text().count("x") if path.exists() else 0
+
+
+def two(folder: Path, **first: Any) -> pebble.Layer:
+    """Services `a` and `b`, which count their starts; `first`: what `a` has besides."""
+    made: dict[str, Any] = {
+        name: layer(f"sh -c 'echo x >> {folder}/{name}; sleep 60'").services["s"].to_dict()
+        for name in ("a", "b")
+    }
+    made["a"] |= first
+    return pebble.Layer({"services": made})  # pyright: ignore[reportArgumentType]  # as above
+
+
+def test_replan_starts_what_once_ran_and_differs_also_where_it_is_disabled(client, tmp_path):
+    """So nothing is replanned: what is meant is named."""
+    client.add_layer("s", two(tmp_path), combine=True)
+    client.replan_services()
+    client.add_layer("s", two(tmp_path, startup="disabled"), combine=True)
+    client.stop_services(["a"])
+    client.replan_services()
+    assert (starts(tmp_path, "a"), starts(tmp_path, "b")) == (2, 1)
+    client.stop_services(["a"])
+    client.replan_services()
+    assert (starts(tmp_path, "a"), starts(tmp_path, "b")) == (2, 1)
+
+
+def test_what_is_restarted_by_name_gets_its_new_layer_and_nothing_else_starts(client, tmp_path):
+    client.add_layer("s", two(tmp_path), combine=True)
+    client.restart_services(["a", "b"])
+    client.add_layer("s", two(tmp_path, startup="disabled"), combine=True)
+    client.stop_services(["a"])
+    script = f"sh -c 'echo xx >> {tmp_path}/b; sleep 60'"
+    client.add_layer(
+        "b",
+        pebble.Layer({"services": {"b": {"override": "merge", "command": script}}}),
+        combine=True,
+    )
+    client.restart_services(["b"])
+    assert (starts(tmp_path, "a"), starts(tmp_path, "b")) == (1, 3)
+    assert [str(each.current.value) for each in client.get_services()] == ["inactive", "active"]  # pyright: ignore[reportAttributeAccessIssue]  # both are known
+
+
+def test_a_service_that_waits_for_its_next_start_is_restarted_at_once(client):
+    client.add_layer("s", layer("sh -c 'exit 3'", **{"backoff-delay": "60s"}), combine=True)
+    with pytest.raises(pebble.ChangeError):
+        client.restart_services(["s"])
+    assert current(client) == "backoff"
+    client.add_layer("s", layer("sleep 60"), combine=True)
+    client.restart_services(["s"])
+    assert current(client) == "active"
+
+
+def counting(folder: Path, startup: str) -> pebble.Layer:
+    """A check that counts how often it was made."""
+    check: Any = {
+        "override": "replace",
+        "period": "100ms",
+        "timeout": "90ms",
+        "startup": startup,
+        "exec": {"command": f"sh -c 'echo x >> {folder}/checks'"},
+    }
+    return pebble.Layer({"checks": {"c": check}})
+
+
+def made(folder: Path) -> bool:
+    """Whether the check is made now."""
+    before = starts(folder, "checks")
+    time.sleep(0.5)
+    return starts(folder, "checks") > before + 1
+
+
+def test_a_check_is_made_until_it_is_stopped_whatever_the_plan_says(client, tmp_path):
+    client.add_layer("c", counting(tmp_path, "enabled"), combine=True)
+    assert made(tmp_path)
+    client.add_layer("c", counting(tmp_path, "disabled"), combine=True)
+    assert made(tmp_path)
+    assert client.stop_checks(["c"]) == ["c"]
+    time.sleep(0.2)
+    assert not made(tmp_path)
+    (info,) = client.get_checks()
+    assert info.status == pebble.CheckStatus.INACTIVE
+    assert client.stop_checks(["c"]) == []
+    assert client.start_checks(["c"]) == ["c"]
+    assert client.start_checks(["c"]) == []
+    assert made(tmp_path)
+    client.stop_checks(["c"])
+    client.add_layer("c", counting(tmp_path, "enabled"), combine=True)
+    assert made(tmp_path)
+
+
+def test_a_stopped_check_that_is_enabled_is_made_again_from_any_change_of_the_plan_on(
+    client, tmp_path
+):
+    client.add_layer("c", counting(tmp_path, "enabled"), combine=True)
+    client.stop_checks(["c"])
+    time.sleep(0.2)
+    assert not made(tmp_path)
+    client.add_layer("s", layer("sleep 60"), combine=True)
+    assert made(tmp_path)
+    with pytest.raises(pebble.APIError, match="cannot stop checks"):
+        client.stop_checks(["none"])
 
 
 def test_the_plan_has_durations_in_its_own_words(client):

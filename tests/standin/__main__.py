@@ -167,6 +167,14 @@ def _load(path: Path) -> dict[str, Any]:
     return config
 
 
+def _check_environment() -> None:
+    """As the real one: each variable of this beginning is an option, and stands above the file."""
+    for option in ("metrics.port", "controlplane.port"):
+        value = os.environ.get(f"DITTOFS_{option.replace('.', '_').upper()}", "0")
+        if not value.isdigit():
+            _fail(f"failed to load configuration: {option!r} cannot parse value as 'int'")
+
+
 def _boot(config: dict[str, Any]) -> tuple[StandIn, VolumeStores]:
     database = Path(config["database"]["sqlite"]["path"])
     stamp = database.with_name(_STAMP)
@@ -225,6 +233,7 @@ def start(path: Path) -> None:
     """Run until a signal says otherwise."""
     config = _load(path)
     control = config.get("controlplane", {})
+    _check_environment()
     core, stores = _boot(config)
     Handler.core, Handler.stores = core, stores
     Metrics.core = core

@@ -6,6 +6,7 @@ to, so that the charm can be tested at every moment.
 
 import functools
 import json
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from ops import testing
 
 import bundle
+from sidecar import PYTHON
 from tests.unit.archives import Archive
 
 RUN = "tmp/dittofs-agent"
@@ -40,8 +42,8 @@ class Guard:
 
     def start(self, command: str) -> None:
         """What Pebble does with the service's command."""
-        assert command.split() == [
-            *("python3", "-m", "agent", "guard", "--config"),
+        assert shlex.split(command) == [
+            *(*PYTHON, "-m", "agent", "guard", "--config"),
             f"/{RUN}/guard.json",
         ]
         assert (self._run / "guard.json").stat().st_mode & 0o777 == 0o600
@@ -119,8 +121,8 @@ class Agent:
 
     def start(self, command: str) -> None:
         """What Pebble does with the service's command."""
-        words = command.split()
-        assert words[:3] == ["python3", "-m", "agent"]
+        words = shlex.split(command)[len(PYTHON) - 1 :]
+        assert words[:3] == ["agent", "-m", "agent"]
         assert words[-2:] == ["--config", f"/{RUN}/config.json"]
         assert (self.run / "config.json").stat().st_mode & 0o777 == 0o600
         self.commands.append(words[3:-2])
@@ -168,9 +170,9 @@ class Agent:
     def execs(self) -> set[testing.Exec]:
         """What the commands print; the program is "unpacked" by one of them."""
         code, output = self.unpack
-        made = {testing.Exec(["python3", "-c"], return_code=code, stdout=output)}
+        made = {testing.Exec([*PYTHON, "-c"], return_code=code, stdout=output)}
         for command, (code, output) in self.answers.items():
-            prefix = ["python3", "-m", "agent", command]
+            prefix = [*PYTHON, "-m", "agent", command]
             made.add(testing.Exec(prefix, return_code=code, stdout=output))
         return made
 

@@ -6,6 +6,7 @@ plane and of the content, made in an instant; a test says where something else i
 
 import io
 import json
+import shlex
 import shutil
 import sqlite3
 import time
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ops import pebble, testing
+
+from sidecar import PYTHON
 
 RUN = "tmp/dittofs-agent"
 STATUS, CONFIG, COMMAND = "backup-status.json", "backup.json", "backup-command.json"
@@ -84,7 +87,8 @@ class Archive:
 
     def start(self, command: str) -> None:
         """What Pebble does with the service's command."""
-        assert command == f"python3 -m agent backup --config /{RUN}/{CONFIG}"
+        words = [*PYTHON, "-m", "agent", "backup", "--config", f"/{RUN}/{CONFIG}"]
+        assert shlex.split(command) == words
         assert (self._run / CONFIG).stat().st_mode & 0o777 == 0o600
         self.starts.append(self.config)
         self.running = True

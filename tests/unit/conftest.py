@@ -14,6 +14,7 @@ from ops import pebble, testing
 from ops._private import harness
 from scenario import mocking
 
+from sidecar import PYTHON
 from tests import juju
 from tests.functional.services import DURATIONS, written
 from tests.juju import AGENT, SERVICE, VOLUMES
@@ -36,7 +37,6 @@ class Unit(juju.Unit):
             (root / name).mkdir(parents=True, exist_ok=True)
         self.database = root / "metadata" / "controlplane.db"
         self.agent = agents.Agent(root / AGENT, root / "metadata")
-        self.made_of: dict[str, Any] = {}
         self.asked_for_name = 0
         self.image("v0.29.0")
         super().__init__(unit_id)
@@ -167,24 +167,10 @@ class Unit(juju.Unit):
         """The charm's marker on a volume."""
         return json.loads((self.root / volume / ".dittofs-charm.json").read_text())
 
-    def start_agent(self, services: Mapping[str, pebble.Service], before: set[str]) -> None:
-        """What Pebble does with the services of the agent's container that are not as planned."""
-        for name, service in services.items():
-            made_of = (service.command, service.environment)
-            changed = self.made_of.get(name) != made_of
-            self.made_of[name] = made_of
-            if service.startup != "enabled" or (name in before and not changed):
-                continue
-            if name == AGENT:
-                self.agent.start(service.command)
-            elif name == "guard":
-                self.agent.guard.start(service.command)
-            else:
-                self.agent.archive.start(service.command)
-
-    def runs_as(self, other: "Unit") -> None:
-        """The services of the agent's container run, as those of another unit do."""
-        self.made_of = dict(other.made_of)
+    def start_agent(self, name: str, command: str) -> None:
+        """What Pebble does with a service of the agent's container."""
+        services = {AGENT: self.agent, "guard": self.agent.guard, "backup": self.agent.archive}
+        services[name].start(command)
 
     def _deliver(self, context: testing.Context[Any], event: Any) -> None:
         self.border.unit = self
@@ -269,24 +255,7 @@ def install(border: Server, patch: pytest.MonkeyPatch) -> None:
     """
     border.install(patch)
     client = harness._TestingPebbleClient  # noqa: SLF001  # ops.testing's own Pebble
-    replan, stop = client.replan_services, client.stop_services
-    restart = client.restart_services
-
-    def replan_services(self: Any, *args: Any, **kwargs: Any) -> None:
-        before = {
-            name
-            for name, status in self._service_status.items()
-            if status == pebble.ServiceStatus.ACTIVE
-        }
-        replan(self, *args, **kwargs)
-        if border.unit is not None and not self.get_plan().services.keys() <= {SERVICE}:
-            border.unit.start_agent(self.get_plan().services, before)
-        if SERVICE in self.get_plan().services:
-            if border.last_words:
-                border.crash()
-                self._service_status[SERVICE] = pebble.ServiceStatus.ERROR
-            else:
-                border.start(self.get_plan().services[SERVICE].environment)
+    restart, stop = client.restart_services, client.stop_services
 
     def stop_services(self: Any, services: list[str], *args: Any, **kwargs: Any) -> None:
         stop(self, services, *args, **kwargs)
@@ -299,11 +268,16 @@ def install(border: Server, patch: pytest.MonkeyPatch) -> None:
     def restart_services(self: Any, services: list[str], *args: Any, **kwargs: Any) -> None:
         restart(self, services, *args, **kwargs)
         assert border.unit is not None
-        for name in set(services) & {AGENT, "backup"}:
-            command = self.get_plan().services[name].command
-            (border.unit.agent if name == AGENT else border.unit.agent.archive).start(command)
+        for name in services:
+            service = self.get_plan().services[name]
+            if name != SERVICE:
+                border.unit.start_agent(name, service.command)
+            elif border.last_words:
+                border.crash()
+                self._service_status[SERVICE] = pebble.ServiceStatus.ERROR
+            else:
+                border.start(service.environment)
 
-    patch.setattr(client, "replan_services", replan_services)
     patch.setattr(client, "restart_services", restart_services)
     patch.setattr(client, "stop_services", stop_services)
     now = border.now
@@ -336,10 +310,11 @@ def _install_commands(border: Server, patch: pytest.MonkeyPatch) -> None:
     execute = client.exec
 
     def run_command(self: Any, command: list[str], **kwargs: Any) -> Any:
-        if command[:3] != ["python3", "-m", "agent"] or not command[3].startswith("backup-"):
+        words = command[len(PYTHON) :]
+        if words[:2] != ["-m", "agent"] or not words[2].startswith("backup-"):
             return execute(self, command, **kwargs)
         assert border.unit is not None
-        return archives.Process(command, *border.unit.agent.archive.command(command[3:]))
+        return archives.Process(command, *border.unit.agent.archive.command(words[2:]))
 
     patch.setattr(client, "exec", run_command)
 
@@ -386,7 +361,6 @@ def deployed(unit, template):
     unit.storages = template.storages
     unit.border.unit = unit
     unit.border.start(container.plan.services[SERVICE].environment)
-    unit.runs_as(template)
     # What the guard said there is of some minutes ago.
     unit.agent.guard.say()
     return unit

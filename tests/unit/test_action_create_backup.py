@@ -59,7 +59,9 @@ def test_the_progress_is_told(related):
     related.agent.archive.script["create"] = archives.RUNNING
     context = related._context()  # noqa: SLF001  # the log of an action
     related._deliver(context, context.on.action("create-backup"))  # noqa: SLF001  # the same
-    assert context.action_logs == ["waiting for the agent", "uploading, 75 % of 4.00MiB"]
+    follow, *progress = context.action_logs
+    assert follow.startswith("may take longer than juju run waits; to follow: juju show-task ")
+    assert progress == ["waiting for the agent", "uploading, 75 % of 4.00MiB"]
     assert context.action_results is not None
     assert context.action_results["backup"] == "goes on: uploading, 75 % of 4.00MiB"
 

@@ -123,8 +123,8 @@ def test_the_progress_is_in_the_actions_log(heir):
             },
         )
         heir._deliver(context, event)  # noqa: SLF001  # the same
-    assert context.action_logs
-    assert all(line.startswith("recover x, ") for line in context.action_logs)
+    assert context.action_logs[1:]
+    assert all(line.startswith("recover x, ") for line in context.action_logs[1:])
     assert heir.status == MIRRORED
 
 

@@ -653,7 +653,7 @@ def test_a_pod_that_is_lost_goes_on(saved, step):
     assert left(saved) == set()
 
 
-CALLS = ["push", "stop_services", "replan_services", "add_layer", "exec", "remove_path"]
+CALLS = ["push", "stop_services", "restart_services", "add_layer", "exec", "remove_path"]
 
 
 def restore_cut(unit: Unit, monkeypatch, number: int) -> int:

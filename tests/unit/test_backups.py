@@ -22,7 +22,7 @@ def related(deployed):
 
 @pytest.fixture
 def scheduled(related):
-    related.configure(backup_schedule="@daily")
+    related.configure(backup_schedule="daily")
     return related
 
 
@@ -80,7 +80,7 @@ def test_without_a_schedule_nothing_is_due(related):
 def test_a_schedule_with_a_mistake_is_none(scheduled):
     due(scheduled)
     status = scheduled.configure(backup_schedule="every day")
-    assert status.message.startswith("backup-schedule: 'every day' must be @hourly")
+    assert status.message.startswith("backup-schedule: 'every day' must be hourly")
     assert scheduled.agent.archive.operation is None
     assert scheduled.agent.archive.config["schedule"] == ""
 
@@ -94,7 +94,7 @@ def test_a_backup_is_made_by_itself_is_shown_with_the_next_turn(scheduled):
     assert (detail["last"], detail["next"]) == (backup_id, "2026-03-01 02:30 UTC")
     assert (detail["bucket"], detail["endpoint"]) == ("backups", "https://s3.example.com")
     assert detail["place"] == f"files/{scheduled.state.model.uuid}/dittofs"
-    assert (detail["schedule"], detail["last-failure"]) == ("@daily", "none")
+    assert (detail["schedule"], detail["last-failure"]) == ("daily", "none")
     assert detail["last-size-bytes"] == 3 * 2**20
 
 
@@ -246,7 +246,6 @@ def test_the_service_is_one_of_three_in_the_container(related):
     assert set(plan.services) == {"agent", "backup", "guard"}
     service = plan.services["backup"]
     assert service.on_failure == "restart"
-    assert service.environment["PYTHONPATH"] == f"/{archives.RUN}/lib"
     assert set(plan.checks) == {"mirror"}
     assert {9091, 9092} <= {port.port for port in related.state.opened_ports}
     assert related.mirror == related.backups == pebble.ServiceStatus.ACTIVE

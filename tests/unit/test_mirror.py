@@ -68,7 +68,6 @@ def test_the_service_is_restarted_when_it_ends_and_watched(mirrored):
     service, check = plan(mirrored).services[AGENT], plan(mirrored).checks["mirror"]
     assert service.on_failure == "restart"
     assert service.to_dict()["kill-delay"] == "24s"
-    assert service.environment["PYTHONPATH"] == f"/{agents.RUN}/lib"
     assert check.level == pebble.CheckLevel.UNSET
     assert check.http == {"url": "http://localhost:9091/health"}
 
@@ -339,9 +338,16 @@ def test_an_unpacking_that_fails_is_tried_again(deployed):
     assert deployed.run("update_status") == MIRRORED
 
 
-def test_an_image_without_python_is_said(deployed, monkeypatch):
+def test_an_image_without_python_is_said(deployed):
     deployed.agent.bare()
-    message = 'cannot find executable "python3"'
+    deployed.agent.unpack = (127, "env: python3: No such file or directory")
+    deployed.relate()
+    assert beside(deployed).startswith("blocked: the agent-image has no python3: attach an image")
+
+
+def test_an_image_without_a_shell_is_said(deployed, monkeypatch):
+    deployed.agent.bare()
+    message = 'cannot find executable "/bin/sh"'
     error = pebble.APIError({}, 400, "Bad Request", message)
 
     def run(*_args, **_kwargs):
@@ -349,7 +355,7 @@ def test_an_image_without_python_is_said(deployed, monkeypatch):
 
     monkeypatch.setattr(mocking._MockPebbleClient, "exec", run)  # noqa: SLF001  # ops.testing's own Pebble
     deployed.relate()
-    assert beside(deployed).startswith("blocked: the agent-image has no python3: attach an image")
+    assert beside(deployed).startswith("blocked: the agent-image has no /bin/sh: attach an image")
 
 
 def test_what_the_agent_does_not_say_any_more_is_not_true_for_ever(mirrored):
@@ -364,7 +370,7 @@ def asked_of_pebble(monkeypatch):
     """The signals and stops that the charm asks for, in order."""
     asked = []
     client = mocking._MockPebbleClient  # noqa: SLF001  # ops.testing's own Pebble
-    send_signal, stop, replan = client.send_signal, client.stop_services, client.replan_services
+    send_signal, stop, restart = client.send_signal, client.stop_services, client.restart_services
 
     def signals(self, number, services):
         asked.append(f"{number} {services[0]}")
@@ -374,13 +380,13 @@ def asked_of_pebble(monkeypatch):
         asked.append(f"stop {services[0]}")
         return stop(self, services, timeout, delay)
 
-    def replans(self, timeout=30.0, delay=0.1):
-        asked.append("replan")
-        return replan(self, timeout, delay)
+    def restarts(self, services, timeout=30.0, delay=0.1):
+        asked.append(f"restart {services[0]}")
+        return restart(self, services, timeout, delay)
 
     monkeypatch.setattr(client, "send_signal", signals)
     monkeypatch.setattr(client, "stop_services", stops)
-    monkeypatch.setattr(client, "replan_services", replans)
+    monkeypatch.setattr(client, "restart_services", restarts)
     return asked
 
 
@@ -409,7 +415,7 @@ def test_a_mirror_that_is_stopped_or_started_anew_beside_a_server_does_not_wait_
     mirrored, asked_of_pebble
 ):
     mirrored.configure(mirror_max_lag=7)
-    assert asked_of_pebble == ["SIGINT agent", "replan"]
+    assert asked_of_pebble == ["SIGINT agent", "restart agent"]
     asked_of_pebble.clear()
     mirrored.unrelate()
     assert asked_of_pebble == ["SIGINT agent", "stop agent"]

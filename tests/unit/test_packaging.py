@@ -20,6 +20,10 @@ import version
 
 ROOT = Path(__file__).parents[2]
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+# A quoted value may have several lines.
+COMMAND = re.compile(r"""juju (?:'[^'`]*'|"[^"`]*"|\\\n|[^'"`\n])+""")
+TOLD = [ROOT / "README.md", ROOT / "config.yaml", ROOT / "actions.yaml"]
+TOLD += sorted(ROOT.glob("docs/**/*.md"))
 
 
 def read_yaml(name: str) -> dict[str, Any]:
@@ -48,6 +52,14 @@ def test_every_container_has_the_images_user_and_both_volumes(container):
         "content": "/data/content",
     }
     assert METADATA["resources"][container["resource"]]["upstream-source"]
+
+
+@pytest.mark.parametrize("path", TOLD, ids=lambda path: str(path.relative_to(ROOT)))
+def test_shell_and_juju_take_every_command_that_is_told(path):
+    for command in COMMAND.findall(path.read_text(encoding="utf-8")):
+        bare = re.sub(r"""'[^']*'|"[^"]*"|<[^<>]*>| +#.*""", "", command)
+        assert not re.search(r"=['\"]?@", command), f"a file's name: {command}"
+        assert not re.search(r"""[*;&|<>'"]""", bare), f"the shell's own: {command}"
 
 
 def test_the_charm_runs_without_root():

@@ -1,5 +1,6 @@
 """templates/serve.sh: which ends of the server are tried again, and which are for good."""
 
+import os
 import shutil
 import subprocess
 
@@ -24,12 +25,14 @@ def run(request, tmp_path):
 
     def end(code: int, words: str = "", answered: bool = False) -> int:
         touch = f"touch {tmp_path}/config/answered\n" if answered else ""
+        touch += f"env -0 > {tmp_path}/environment\n"
         server.write_text(f"#!/bin/sh\n{touch}printf '%s' '{words}' >&2\nexit {code}\n")
         server.chmod(0o755)
         command = [*request.param.split(), str(script)]
         done = subprocess.run(command, capture_output=True, check=False, timeout=10, text=True)
         assert words in done.stderr
         assert (tmp_path / "config" / "exit-code").read_text() == f"{code}\n"
+        assert not (tmp_path / "config" / "answered").exists()
         refused = (tmp_path / "config" / "refused").exists()
         assert refused == (done.returncode == GAVE_UP)
         return done.returncode
@@ -91,3 +94,23 @@ def test_an_end_in_good_order_is_none_for_pebble(run):
 def test_a_note_that_is_damaged_counts_from_the_beginning(run, tmp_path):
     (tmp_path / "config" / "refusals").write_text("x\nError: a\n")
     assert [run(1, "Error: a") for _ in range(6)][-1] == 0
+
+
+def test_the_server_gets_what_is_named_and_nothing_else(run, tmp_path, monkeypatch):
+    given = {
+        "GOMEMLIMIT": "9MiB",
+        "DITTOFS_CONTROLPLANE_SECRET": "a b\n$c",
+        "PATH": os.environ["PATH"],
+    }
+    injected = {
+        "DITTOFS_METRICS_PORT": "tcp://10.1.2.3:9",
+        "name": "x",
+        "words": "a\nPATH=/nowhere",
+    }
+    for name, value in (given | injected).items():
+        monkeypatch.setenv(name, value)
+    run(1)
+    found = dict(
+        each.split("=", 1) for each in (tmp_path / "environment").read_text().split("\0") if each
+    )
+    assert {name: found.get(name) for name in given | injected} == given | dict.fromkeys(injected)

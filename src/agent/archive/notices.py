@@ -39,4 +39,4 @@ class _UnixConnection(http.client.HTTPConnection):
 def _socket() -> Path:
     """Where Pebble's own command-line client finds it."""
     given = os.environ.get("PEBBLE_SOCKET")
-    return Path(given or Path(os.environ.get("PEBBLE", _DIRECTORY)) / ".pebble.socket")
+    return Path(given or Path(os.environ.get("PEBBLE") or _DIRECTORY) / ".pebble.socket")

@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 
 from cronsim import CronSim, CronSimError
 
-_WORDS = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 0"}
+_WORDS = {"hourly": "0 * * * *", "daily": "0 0 * * *", "weekly": "0 0 * * 0"}
 _RETRY_SECONDS = 3600.0
 
 
 class Schedule:
-    """A word such as `@daily` or a cron expression, in UTC; empty: never. Times are unix times."""
+    """A word such as `daily` or a cron expression, in UTC; empty: never. Times are unix times."""
 
     def __init__(self, text: str):
         self._expression = _WORDS.get(text.strip(), text.strip())

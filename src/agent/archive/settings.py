@@ -65,7 +65,7 @@ class ArchiveSettings:
         key: of this application, 32 bytes; the control plane is always encrypted with it.
         foreign_key: of the application whose backup is restored, 32 bytes.
         encrypt: whether everything else is encrypted, too.
-        schedule: `@hourly` and the like or a cron expression in UTC; empty for none.
+        schedule: `hourly` and the like or a cron expression in UTC; empty for none.
         root: in front of the volumes' paths; `/` but in tests.
         run: for the program's own files, lost with the pod.
     """
