@@ -1,5 +1,6 @@
 """Everything Juju says, as one typed object that does not change during an event."""
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ class State(BaseModel):
     """What Juju says of this unit.
 
     Attributes:
-        volumes: the storages that are attached, with their place in the charm container.
+        volumes: the storages that are mounted, with their place in the charm container.
         credentials: None as long as the leader has not made them.
         admin_password: what `admin` shall have; None where the option's secret is no use.
         served_share: the share that the serving unit offers over NFS, such as `/export`.
@@ -206,9 +207,13 @@ def _number(unit: str) -> int:
 
 
 def _volumes(model: ops.Model) -> dict[str, Path]:
-    return {
-        name: storages[0].location for name in VOLUMES if (storages := list(model.storages[name]))
-    }
+    found: dict[str, Path] = {}
+    for name in VOLUMES:
+        # Juju lists a storage before it is mounted, and does not know its place until then.
+        with contextlib.suppress(ops.ModelError):
+            for storage in model.storages[name]:
+                found[name] = storage.location
+    return found
 
 
 def _served_share(model: ops.Model) -> str | None:

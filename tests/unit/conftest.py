@@ -383,7 +383,7 @@ def deployed(unit, template):
         for name in (SERVICE, AGENT)
     )
     unit.state = dataclasses.replace(template.state, containers=[container, agent])
-    unit.storages = template.storages
+    unit.storages, unit.mounted = template.storages, set(template.mounted)
     unit.border.unit = unit
     unit.border.start(container.plan.services[SERVICE].environment)
     unit.runs_as(template)

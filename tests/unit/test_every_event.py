@@ -387,6 +387,7 @@ def test_any_order_of_events_ends_in_the_same_place(order, tmp_path_factory):
                 take(unit, step)
             unit.change(leader=True)
             unit.run("leader_elected")
+            unit.attach()
             pictures.append(end(unit))
             border.stop()
         assert pictures[0] == pictures[1]
