@@ -28,12 +28,10 @@ class Outcome:
 
     Attributes:
         findings: what is to be said of the mirror.
-        running: whether the agent has a service, and so the port of its metrics is open.
         mirrored: whether the metadata is in MySQL, no older than the option allows.
     """
 
     findings: list[CharmError] = field(default_factory=list[CharmError])
-    running: bool = False
     mirrored: bool = False
 
 
@@ -75,7 +73,6 @@ def reconcile(container: ops.Container, state: State, pair: Pair) -> Outcome:
     try:
         with agent_errors():
             started = agent.ensure(settings(state, pair.marker), ["mirror"])
-            outcome.running = True
             report = settle(agent) if started else read(agent)
     except CharmError as error:
         outcome.findings.append(error)

@@ -41,9 +41,7 @@ class Outcome:
         findings: what stands in the way, in the order it was found.
         serving: the shares served now, None where that is not known.
         version: the server's version, when it was started in this pass.
-        mirroring: whether the agent's service was brought up.
         mirrored: whether the metadata is in MySQL, no older than the option allows.
-        backups: whether the agent's service of backups was brought up.
         activity: what is done with backups, for the status; empty for nothing.
         guard: what is to be guarded on the content volume; None where that is not known.
         build: the server's name where that is no release; empty for none.
@@ -52,9 +50,7 @@ class Outcome:
     findings: list[CharmError] = field(default_factory=list[CharmError])
     serving: tuple[str, ...] | None = None
     version: str | None = None
-    mirroring: bool = False
     mirrored: bool = False
-    backups: bool = False
     activity: str = ""
     guard: space_guard.Guard | None = None
     build: str = ""
@@ -164,7 +160,6 @@ def _serve_with_backups(unit: _Unit, pair: volumes.Pair, outcome: Outcome) -> No
         # The server gets other users, and its shares are closed.
         _end(containers.agent, sidecar.GUARD)
         outcome.findings += instead
-        outcome.backups = True
         return
     try:
         with pebble_errors():
@@ -177,7 +172,7 @@ def _serve_with_backups(unit: _Unit, pair: volumes.Pair, outcome: Outcome) -> No
         _end(containers.agent, sidecar.MIRROR)
     found = backups.reconcile(pair, serves=outcome.serving is not None)
     outcome.findings += found.findings
-    outcome.backups, outcome.activity = found.running, found.activity
+    outcome.activity = found.activity
 
 
 def _serve(
@@ -271,7 +266,7 @@ def _mirror(agent: ops.Container, state: State, pair: volumes.Pair, outcome: Out
     import mirroring  # noqa: PLC0415  # most units have no database
 
     found = mirroring.reconcile(agent, state, pair)
-    outcome.mirroring, outcome.mirrored = found.running, found.mirrored
+    outcome.mirrored = found.mirrored
     outcome.findings += found.findings
 
 

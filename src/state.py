@@ -43,6 +43,7 @@ class State(BaseModel):
     """What Juju says of this unit.
 
     Attributes:
+        idle: whether the event says of no change: each change in Juju has an event of its own.
         volumes: the storages that are mounted, with their place in the charm container.
         credentials: None as long as the leader has not made them.
         admin_password: what `admin` shall have; None where the option's secret is no use.
@@ -57,6 +58,7 @@ class State(BaseModel):
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
+    idle: bool
     application: str
     unit_number: int
     model_name: str
@@ -76,7 +78,7 @@ class State(BaseModel):
     backup_key: SecretStr | None
 
     @classmethod
-    def from_charm(cls, charm: ops.CharmBase) -> "State":
+    def from_charm(cls, charm: ops.CharmBase, *, idle: bool = False) -> "State":
         """Ask Juju once and build the state; mistakes are in it, none are raised."""
         loaded = options.load(charm.config)
         mistakes = list(loaded.mistakes)
@@ -89,7 +91,9 @@ class State(BaseModel):
                 mistakes.append(str(error))
         related = mysql.read(charm.model)
         s3 = _s3(charm.model)
+        clients = _filesystem_clients(charm.model)
         return cls(
+            idle=idle,
             application=charm.app.name,
             unit_number=_number(charm.unit.name),
             model_name=charm.model.name,
@@ -101,8 +105,8 @@ class State(BaseModel):
             volumes=_volumes(charm.model),
             credentials=made,
             admin_password=password,
-            served_share=_served_share(charm.model),
-            filesystem_clients=_filesystem_clients(charm.model),
+            served_share=_served_share(charm.model) if clients else None,
+            filesystem_clients=clients,
             mysql=related,
             mirror_key=(
                 credentials.ensure_key(charm.model, credentials.MIRROR_KEY) if related else None

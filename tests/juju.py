@@ -14,6 +14,7 @@ from ops import testing
 from scenario import mocking
 
 from charm import DittofsCharm
+from tests import hook_commands
 
 CHARM_ROOT = Path(__file__).parents[1]
 MODEL = testing.Model(name="files", uuid="4b9b8c1c-98f4-4d4a-8d3f-3f2a3b3ac001")
@@ -35,13 +36,14 @@ class Unit:
     """One unit of the charm. Subclasses say what its containers are made of.
 
     `mounted` has the storages that are there: Juju lists one from the beginning, and does not know
-    its place before the event that says so.
+    its place before the event that says so. `commands` has the hook commands of the last event.
     """
 
     def __init__(self, unit_id: int = 0):
         self.unit_id = unit_id
         self.storages = [testing.Storage(name) for name in VOLUMES]
         self.mounted: set[str] = set()
+        self.commands: list[str] = []
         self.logs: list[str] = []
         self.told: list[str] = []
         self.state: testing.State = testing.State(
@@ -130,10 +132,11 @@ class Unit:
         )
 
     def _deliver(self, context: testing.Context[DittofsCharm], event: Any) -> None:
-        if event.storage is not None and event.path.endswith("_storage_attached"):
+        if event.storage is not None:
             self.mounted.add(event.storage.name)
+        self.commands.clear()
         try:
-            with self._mounting():
+            with self._mounting(), hook_commands.counted(self.commands):
                 self.state = context.run(event, self.state)
         except testing.ActionFailed as failed:
             if isinstance(failed.state, testing.State):

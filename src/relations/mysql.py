@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import ops
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+import credentials
 from errors import WaitingError
 
 logger = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def _fields(model: ops.Model, databag: Mapping[str, str]) -> dict[str, str]:
         if not secret_id:
             continue
         try:
-            fields |= model.get_secret(id=secret_id).get_content(refresh=True)
+            fields |= credentials.read(model, secret_id)
         except (ops.SecretNotFoundError, ops.ModelError):
             raise WaitingError(f"the secret it names in {key} cannot be read yet") from None
     return fields

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import ops
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+import credentials
 import proxies
 from errors import BlockedError, CharmError, WaitingError
 from relations import s3_address
@@ -127,7 +128,7 @@ def _fields(model: ops.Model, databag: Mapping[str, str]) -> dict[str, str]:
     secret_id = databag.get(_SECRET)
     if secret_id:
         try:
-            fields |= model.get_secret(id=secret_id).get_content(refresh=True)
+            fields |= credentials.read(model, secret_id)
         except (ops.SecretNotFoundError, ops.ModelError):
             raise WaitingError(
                 f"the secret it names in {_SECRET} cannot be read yet: it is not granted, or gone"
