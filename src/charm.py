@@ -112,6 +112,7 @@ class DittofsCharm(ops.CharmBase):
         else:
             remedy = f"juju scale-application {juju.application} 1"
             self._findings = [BlockedError(f"only unit 0 can serve; run: {remedy}")]
+            state.pass_on(self.model, juju)
         self._findings += filesystem.publish(self._filesystem, self.model, juju)
         return juju
 

@@ -8,9 +8,13 @@ class CharmError(Exception):
 
     Subclasses say who has to act. Raised at the borders (Pebble, REST, Juju, the volumes) and
     turned into a status in one place.
+
+    Attributes:
+        more: what `status-detail` says besides; a status is cut at 120 characters.
     """
 
     status: type[ops.StatusBase] = ops.BlockedStatus
+    more: str = ""
 
 
 class BlockedError(CharmError):

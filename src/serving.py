@@ -18,7 +18,7 @@ from errors import CharmError, WaitingError
 from login import connect
 from present import Present
 from sidecar import Containers
-from state import State
+from state import State, remember
 from workload import METRICS_URL, Workload, pebble_errors
 
 if TYPE_CHECKING:
@@ -190,7 +190,9 @@ def _serve(
         cured = isinstance(error, volumes.MismatchError) and _cures(operation)
         outcome.findings += [] if cured else [error]
         return pair
-    outcome.build = pair.marker.build if pair.marker else ""
+    if pair.marker is not None:
+        outcome.build = pair.marker.build
+        remember(unit.model, state, pair.marker.instance)
     try:
         known = _reconcile_server(unit, outcome, started=started, held=operation is not None)
         with pebble_errors():

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 FILESYSTEM = "filesystem"
 S3 = "s3-backup"
 VOLUMES = ("metadata", "content")
-_SERVED_KEY = "served-share"
+_SERVED_KEY, _INSTANCE_KEY = "served-share", "instance"
 
 
 class FilesystemClient(BaseModel):
@@ -47,6 +47,7 @@ class State(BaseModel):
         volumes: the storages that are mounted, with their place in the charm container.
         credentials: None as long as the leader has not made them.
         admin_password: what `admin` shall have; None where the option's secret is no use.
+        instance: that of the volumes that the application has had; None where none is known.
         served_share: the share that the serving unit offers over NFS, such as `/export`.
         mysql: the provider of a database for the metadata; None where none is related.
         mirror_key: the key of the control plane there; None as long as the leader has not made it.
@@ -70,6 +71,7 @@ class State(BaseModel):
     volumes: dict[str, Path]
     credentials: Credentials | None
     admin_password: SecretStr | None
+    instance: str | None
     served_share: str | None
     filesystem_clients: tuple[FilesystemClient, ...]
     mysql: Related | None
@@ -105,7 +107,8 @@ class State(BaseModel):
             volumes=_volumes(charm.model),
             credentials=made,
             admin_password=password,
-            served_share=_served_share(charm.model) if clients else None,
+            instance=_instance(charm.model),
+            served_share=_of_unit_0(charm.model, _SERVED_KEY) if clients else None,
             filesystem_clients=clients,
             mysql=related,
             mirror_key=(
@@ -198,6 +201,26 @@ def offer(model: ops.Model, share: str | None) -> None:
         logger.info("peers: offer the share %s over NFS", share)
 
 
+def remember(model: ops.Model, juju: State, instance: str | None) -> None:
+    """Let the application know whose volumes are served; by way of the leader where it is another.
+
+    They are marked by then: what is known here has been on both.
+    """
+    peers = model.get_relation(PEERS)
+    if peers is None or instance in {None, juju.instance}:
+        return
+    databag = peers.data[model.app if juju.leader else model.unit]
+    if instance is not None and databag.get(_INSTANCE_KEY) != instance:
+        databag[_INSTANCE_KEY] = instance
+        logger.info("peers: the volumes are those of instance %s", instance)
+
+
+def pass_on(model: ops.Model, juju: State) -> None:
+    """Let the application know what unit 0 says, where this unit is the leader instead."""
+    if juju.leader:
+        remember(model, juju, _of_unit_0(model, _INSTANCE_KEY))
+
+
 def _s3(model: ops.Model) -> "RelatedS3 | None":
     if not model.relations[S3]:
         return None
@@ -220,13 +243,18 @@ def _volumes(model: ops.Model) -> dict[str, Path]:
     return found
 
 
-def _served_share(model: ops.Model) -> str | None:
+def _instance(model: ops.Model) -> str | None:
+    peers = model.get_relation(PEERS)
+    return peers.data[model.app].get(_INSTANCE_KEY) if peers else None
+
+
+def _of_unit_0(model: ops.Model, key: str) -> str | None:
     peers = model.get_relation(PEERS)
     if peers is None:
         return None
     for unit in (*peers.units, model.unit):
         if _number(unit.name) == 0:
-            return peers.data[unit].get(_SERVED_KEY)
+            return peers.data[unit].get(key)
     return None
 
 

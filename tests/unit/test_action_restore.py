@@ -258,6 +258,20 @@ def test_a_volume_that_was_lost_is_mended(saved, volume):
     assert saved.marker("metadata")["generation"] == marker["generation"] + 2
 
 
+def test_two_volumes_that_were_lost_are_mended(saved):
+    for volume in ("metadata", "content"):
+        saved.border.stop()
+        shutil.rmtree(saved.root / volume)
+        (saved.root / volume).mkdir()
+    saved.new_pod()
+    assert "both volumes are empty" in saved.pebble_ready().message
+    restore(saved)
+    assert saved.status == SERVED
+    assert new_state(saved)
+    (peers,) = saved.state.get_relations("peers")
+    assert peers.local_app_data["instance"] == saved.marker("metadata")["instance"]
+
+
 def test_while_it_is_fetched_for_a_lost_volume_that_is_what_the_status_says(saved):
     lose(saved, "content")
     saved.agent.archive.script["fetch"] = archives.RUNNING
