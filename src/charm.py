@@ -5,6 +5,7 @@ import startup
 
 # isort: split
 import logging
+from contextlib import suppress
 
 import ops
 
@@ -21,7 +22,7 @@ from relations.mysql import MYSQL
 from shares import PORTS
 from sidecar import Containers
 from state import FILESYSTEM, PEERS, S3, State
-from workload import API_PORT, CONTAINER, METRICS_PORT
+from workload import API_PORT, CONTAINER, METRICS_PORT, Workload, pebble_errors
 
 startup.imported()
 logger = logging.getLogger(__name__)
@@ -106,6 +107,8 @@ class DittofsCharm(ops.CharmBase):
             self._ask(juju)
         self._evaluated = True
         self._active = ""
+        with suppress(CharmError), pebble_errors():
+            Workload(self._containers.dittofs).ensure_check()
         if juju.serves:
             self._findings = [BlockedError(mistake) for mistake in juju.mistakes]
             juju = self._serve(juju)

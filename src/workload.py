@@ -50,6 +50,16 @@ _CONFIG_TEMPLATE = "config.yaml.j2"
 # In the environment of the service; the server does not know it.
 _CONFIG_NOTE = "DITTOFS_CHARM_CONFIG_DIGEST"
 _TEMPLATES = Path(__file__).parent.parent / "templates"
+# What Kubernetes sends clients to.
+_READY: pebble.CheckDict = {
+    "override": "replace",
+    "level": "ready",
+    "period": "10s",
+    "timeout": "5s",
+    "threshold": 3,
+    "startup": "enabled",
+    "http": {"url": f"http://localhost:{API_PORT}/health/ready"},
+}
 
 
 @contextlib.contextmanager
@@ -193,6 +203,15 @@ class Workload:
         errors = [line for line in lines if line.startswith("Error")]
         return (errors or lines or ["see its log"])[-1][:200]
 
+    def ensure_check(self) -> None:
+        """Let Kubernetes know that nobody serves here, until a server answers.
+
+        A container without a check is ready, and gets its part of the application's clients.
+        """
+        if "ready" not in self._container.get_plan().checks:
+            layer = pebble.Layer({"checks": {"ready": {**_READY, "threshold": 1}}})
+            self._container.add_layer(SERVICE, layer, combine=True)
+
     def ensure(self, options: Options, credentials: Credentials) -> bool:
         """Make the server run with this configuration; return whether it was (re)started.
 
@@ -320,15 +339,7 @@ def _layer(digest: str, options: Options, credentials: Credentials) -> pebble.La
                 }
             },
             "checks": {
-                "ready": {
-                    "override": "replace",
-                    "level": "ready",
-                    "period": "10s",
-                    "timeout": "5s",
-                    "threshold": 3,
-                    "startup": "enabled",
-                    "http": {"url": f"http://localhost:{API_PORT}/health/ready"},
-                },
+                "ready": _READY,
                 "hang": {
                     "override": "replace",
                     "period": "10s",

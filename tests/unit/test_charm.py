@@ -168,6 +168,8 @@ def test_other_units_are_blocked_and_never_start_a_server(border, tmp_path):
     assert status == testing.BlockedStatus(
         "only unit 0 can serve; run: juju scale-application dittofs 1"
     )
+    check = other.state.get_container("dittofs").plan.checks["ready"]
+    assert (check.level, check.threshold) == (pebble.CheckLevel.READY, 1)
     other.change(leader=True)
     other.run("leader_elected")
     assert other.status == status
