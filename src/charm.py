@@ -16,7 +16,7 @@ import sidecar
 import state
 from budget import Space
 from charms.dittofs.v0.filesystem_info import FilesystemProvider
-from errors import BlockedError, CharmError, DifferenceError, UncertainError
+from errors import BlockedError, CharmError, DifferenceError, UncertainError, UnreadError
 from relations import filesystem, mysql
 from relations.mysql import MYSQL
 from shares import PORTS
@@ -98,7 +98,15 @@ class DittofsCharm(ops.CharmBase):
         observe(on.collect_unit_status, self._on_collect_status)
 
     def _on_reconcile(self, event: ops.EventBase) -> None:
-        self._reconcile(idle=isinstance(event, ops.UpdateStatusEvent))
+        if isinstance(event, ops.SecretChangedEvent):
+            # Should this event not get to its end, a later one that is idle must not trust them.
+            with suppress(CharmError), sidecar.agent_errors():
+                for service in (sidecar.MIRROR, sidecar.BACKUP):
+                    sidecar.Agent(self._containers.agent, service).note_source("")
+        try:
+            self._reconcile(idle=isinstance(event, ops.UpdateStatusEvent))
+        except UnreadError:
+            self._reconcile()
 
     def _reconcile(self, *, idle: bool = False) -> State:
         """Bring everything to what Juju says now, and remember for the status what was found."""

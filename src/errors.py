@@ -17,6 +17,10 @@ class CharmError(Exception):
     more: str = ""
 
 
+class UnreadError(Exception):
+    """A secret is needed that an idle event has not read: the event begins again and reads all."""
+
+
 class BlockedError(CharmError):
     """A person has to act; the text names the remedy."""
 

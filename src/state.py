@@ -1,6 +1,8 @@
 """Everything Juju says, as one typed object that does not change during an event."""
 
 import contextlib
+import hashlib
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 import credentials
 import options
+import proxies
 from credentials import PEERS, Credentials
-from errors import BlockedError, WaitingError
+from errors import BlockedError, UnreadError, WaitingError
 from relations import mysql
-from relations.mysql import Related
+from relations.mysql import MYSQL, Related
 
 if TYPE_CHECKING:
     from relations.s3 import Related as RelatedS3
@@ -43,7 +46,9 @@ class State(BaseModel):
     """What Juju says of this unit.
 
     Attributes:
-        idle: whether the event says of no change: each change in Juju has an event of its own.
+        idle: whether the event says of no change: each change in Juju has an event of its own. The
+            secrets of related applications and of the keys are not read then.
+        told: a digest of what databags and the model's proxies say; of secrets it has the ids.
         volumes: the storages that are mounted, with their place in the charm container.
         credentials: None as long as the leader has not made them.
         admin_password: what `admin` shall have; None where the option's secret is no use.
@@ -60,6 +65,7 @@ class State(BaseModel):
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     idle: bool
+    told: str
     application: str
     unit_number: int
     model_name: str
@@ -91,11 +97,12 @@ class State(BaseModel):
                 password = credentials.wanted_password(charm.model, charm.config, made)
             except BlockedError as error:
                 mistakes.append(str(error))
-        related = mysql.read(charm.model)
-        s3 = _s3(charm.model)
+        related = mysql.read(charm.model, secrets=not idle)
+        s3 = _s3(charm.model, secrets=not idle)
         clients = _filesystem_clients(charm.model)
         return cls(
             idle=idle,
+            told=_told(charm.model),
             application=charm.app.name,
             unit_number=_number(charm.unit.name),
             model_name=charm.model.name,
@@ -112,11 +119,17 @@ class State(BaseModel):
             filesystem_clients=clients,
             mysql=related,
             mirror_key=(
-                credentials.ensure_key(charm.model, credentials.MIRROR_KEY) if related else None
+                credentials.ensure_key(charm.model, credentials.MIRROR_KEY)
+                if related and not idle
+                else None
             ),
             s3=s3,
-            backup_key=credentials.ensure_key(
-                charm.model, credentials.BACKUP_KEY, make=s3 is not None
+            backup_key=(
+                None
+                if idle
+                else credentials.ensure_key(
+                    charm.model, credentials.BACKUP_KEY, make=s3 is not None
+                )
             ),
         )
 
@@ -154,12 +167,21 @@ class State(BaseModel):
             raise WaitingError("waiting for the leader to make the passwords")
         return self.credentials
 
+    def source(self, *more: str) -> str:
+        """A digest of what a service's settings are made from, but of what is in secrets."""
+        options = self.options.model_dump_json()
+        words = (self.told, options, self.application, self.model_name, self.model_uuid, *more)
+        return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
     def need_mirror_key(self) -> SecretStr:
         """Return the key of the control plane in MySQL.
 
         Raises:
             WaitingError: there is none yet.
+            UnreadError: this event has not read it.
         """
+        if self.idle:
+            raise UnreadError
         if self.mirror_key is None:
             raise WaitingError("mysql: waiting for the leader to make the key of the mirror")
         return self.mirror_key
@@ -169,7 +191,10 @@ class State(BaseModel):
 
         Raises:
             WaitingError: there is none yet.
+            UnreadError: this event has not read it.
         """
+        if self.idle:
+            raise UnreadError
         if self.backup_key is None:
             raise WaitingError("s3-backup: waiting for the leader to make the key of the backups")
         return self.backup_key
@@ -221,12 +246,19 @@ def pass_on(model: ops.Model, juju: State) -> None:
         remember(model, juju, _of_unit_0(model, _INSTANCE_KEY))
 
 
-def _s3(model: ops.Model) -> "RelatedS3 | None":
+def _told(model: ops.Model) -> str:
+    related = [each for name in (PEERS, MYSQL, S3) for each in model.relations[name]]
+    databags = [[each.name, dict(each.data[each.app])] for each in related if each.active]
+    text = json.dumps([databags, proxies.told()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _s3(model: ops.Model, *, secrets: bool) -> "RelatedS3 | None":
     if not model.relations[S3]:
         return None
     from relations import s3  # noqa: PLC0415  # most units have no S3
 
-    return s3.read(model)
+    return s3.read(model, secrets=secrets)
 
 
 def _number(unit: str) -> int:

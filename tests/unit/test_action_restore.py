@@ -623,7 +623,7 @@ def test_a_fetch_waits_for_keys_that_cannot_be_read_just_now(saved):
     restore(saved)
     keys = [each for each in saved.state.secrets if each.id == archives.KEYS.id]
     saved.change(secrets=[each for each in saved.state.secrets if each not in keys])
-    assert "secret-extra cannot be read yet" in saved.run("update_status").message
+    assert "secret-extra cannot be read yet" in saved.run("config_changed").message
     assert saved.agent.archive.config["s3"]["bucket"] == "backups"
     saved.change(secrets=[*saved.state.secrets, *keys])
     saved.agent.archive.script.clear()
@@ -683,11 +683,11 @@ def restore_cut(unit: Unit, monkeypatch, number: int) -> int:
 
 def test_a_charm_that_is_not_cut_makes_so_many_calls(saved, monkeypatch):
     """The points of the test below cover a restore from its begin to its end."""
-    assert 20 < restore_cut(saved, monkeypatch, 10_000) <= 36
+    assert 20 < restore_cut(saved, monkeypatch, 10_000) <= 38
     assert new_state(saved)
 
 
-@pytest.mark.parametrize("number", range(0, 36, 2))
+@pytest.mark.parametrize("number", range(0, 38, 2))
 def test_a_charm_that_is_cut_at_any_call_brings_everything_back_later(saved, monkeypatch, number):
     restore_cut(saved, monkeypatch, number)
     go_on(saved)
