@@ -28,8 +28,6 @@ _PEER_KEY = "server-credentials"
 _APPLIED_LABEL = "admin-password-applied"
 _KEY_SIZE = 32
 _MINIMUM, _MAXIMUM = 8, 72  # what the server takes
-# What was read in an event: each has a model of its own.
-_contents: "WeakKeyDictionary[ops.Model, dict[str, dict[str, str]]]" = WeakKeyDictionary()
 
 
 class KeptKey(NamedTuple):
@@ -49,6 +47,8 @@ BACKUP_KEY = KeptKey(
     "DittoFS: the key of the backups in S3. Keep a copy where you find it when the model is "
     "lost: without it no backup can be restored anywhere else",
 )
+# What was read in an event: each has a model of its own.
+_contents: "WeakKeyDictionary[ops.Model, dict[str, dict[str, str]]]" = WeakKeyDictionary()
 
 
 class Credentials(BaseModel):
