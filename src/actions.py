@@ -48,7 +48,7 @@ class DeleteShareParams(BaseModel):
 class StartWithoutParams(BaseModel):
     """Parameters of `start-without`."""
 
-    volume: volumes.VolumeName
+    volume: volumes.Lost
     confirm: str
 
 
@@ -156,7 +156,10 @@ class Actions:
         """Show everything; what cannot be reached is said in its place."""
         guard = self._guard()
         detail: dict[str, object] = {
-            "reasons": [f"{error.status.name}: {error}" for error in self._call.findings],
+            "reasons": [
+                f"{error.status.name}: {error}{error.more and f'; {error.more}'}"
+                for error in self._call.findings
+            ],
             "volumes": report.volume_rows(self._container, self._state),
             **report.guard_detail(guard),
             **report.mirror_detail(self._containers.agent, self._state),
@@ -270,12 +273,12 @@ class Actions:
         if mismatch is None or mismatch.lost is None:
             raise BlockedError("no volume is missing: there is nothing to do without")
         if mismatch.lost != params.volume:
-            raise BlockedError(f"it is the {mismatch.lost} volume that is not right: {mismatch}")
+            raise BlockedError(f"what is not right is volume={mismatch.lost}: {mismatch}")
         self._need_nothing_under_way()
         # It may be at work on the volume.
         sidecar.stop(self._containers.agent, sidecar.MIRROR)
         with pebble_errors():
-            self._workload.stop(f"to start without the {params.volume} volume")
+            self._workload.stop(f"to start without volume={params.volume}")
             places = volumes.set_aside(self._container, pair, params.volume)
             self._workload.forget_exit()
             # The users that may have stayed are of another life: admin is made anew. Their file

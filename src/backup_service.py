@@ -1,5 +1,6 @@
 """The agent's program of backups: its settings, its service, and its commands."""
 
+import functools
 import json
 from typing import Annotated, Any
 
@@ -76,9 +77,12 @@ class BackupService:
 
     def ensure(self, operation: Operation | None) -> None:
         """Let the service run with the settings that fit what is under way."""
-        settings = self._settings(operation)
+        password = self._password(operation).get_secret_value()
+        under_way = operation.model_dump_json() if operation else ""
+        source = self._state.source(VERSION, self._instance, password, under_way)
+        make = functools.partial(self._settings, operation)
         with agent_errors():
-            self._agent.ensure(settings, ["backup"])
+            self._agent.ensure_from(source, make, ["backup"], idle=self._state.idle)
 
     def stop(self) -> None:
         """End the service."""

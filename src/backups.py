@@ -43,12 +43,10 @@ class Outcome:
 
     Attributes:
         findings: what is to be said of backups.
-        running: whether the agent has a service for them, and so the port of its metrics is open.
         activity: what is under way or was done, for a unit that serves; empty for nothing.
     """
 
     findings: list[CharmError] = field(default_factory=list[CharmError])
-    running: bool = False
     activity: str = ""
 
 
@@ -144,7 +142,6 @@ class Backups:
                 self._service.stop()
                 return outcome
             self._service.ensure(self.operation)
-            outcome.running = True
             report = self._service.report()
             outcome.findings += backup_status.findings(report, self.operation)
             if self.operation and self.operation.step == "fetch" and not serves:

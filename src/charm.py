@@ -5,6 +5,7 @@ import startup
 
 # isort: split
 import logging
+from contextlib import suppress
 
 import ops
 
@@ -16,13 +17,13 @@ import state
 from budget import Space
 from charms.dittofs.v0.filesystem_info import FilesystemProvider
 from deadline import ACTION, EVENT, HOOK
-from errors import BlockedError, CharmError, DifferenceError, UncertainError
+from errors import BlockedError, CharmError, DifferenceError, UncertainError, UnreadError
 from relations import filesystem, mysql
 from relations.mysql import MYSQL
 from shares import PORTS
 from sidecar import Containers
 from state import FILESYSTEM, PEERS, S3, State
-from workload import API_PORT, CONTAINER, METRICS_PORT
+from workload import API_PORT, CONTAINER, METRICS_PORT, Workload, pebble_errors
 
 startup.imported()
 logger = logging.getLogger(__name__)
@@ -98,27 +99,48 @@ class DittofsCharm(ops.CharmBase):
         framework.observe(self.on.delete_backup_action, self._on_action)
         observe(on.collect_unit_status, self._on_collect_status)
 
-    def _on_reconcile(self, _: ops.EventBase) -> None:
-        self._reconcile()
+    def _on_reconcile(self, event: ops.EventBase) -> None:
+        if isinstance(event, ops.SecretChangedEvent):
+            # Should this event not get to its end, a later one that is idle must not trust them.
+            with suppress(CharmError), sidecar.agent_errors():
+                for service in (sidecar.MIRROR, sidecar.BACKUP):
+                    sidecar.Agent(self._containers.agent, service).note_source("")
+        try:
+            self._reconcile(idle=isinstance(event, ops.UpdateStatusEvent))
+        except UnreadError:
+            self._reconcile()
 
-    def _reconcile(self) -> State:
+    def _reconcile(self, *, idle: bool = False) -> State:
         """Bring everything to what Juju says now, and remember for the status what was found."""
-        juju = State.from_charm(self)
-        mysql.request(self.model, juju.leader)
-        if juju.s3 is not None:
-            from relations import s3  # noqa: PLC0415  # most units have no S3
-
-            s3.request(self.model, juju.leader)
+        juju = State.from_charm(self, idle=idle)
+        if not idle:
+            self._ask(juju)
         self._evaluated = True
         self._active = ""
+        with suppress(CharmError), pebble_errors():
+            Workload(self._containers.dittofs).ensure_check()
         if juju.serves:
             self._findings = [BlockedError(mistake) for mistake in juju.mistakes]
             juju = self._serve(juju)
         else:
             remedy = f"juju scale-application {juju.application} 1"
             self._findings = [BlockedError(f"only unit 0 can serve; run: {remedy}")]
+            state.pass_on(self.model, juju)
         self._findings += filesystem.publish(self._filesystem, self.model, juju)
         return juju
+
+    def _ask(self, juju: State) -> None:
+        """Ask Juju and the related applications for what follows from options and relations."""
+        mysql.request(self.model, juju.leader)
+        if juju.s3 is not None:
+            from relations import s3  # noqa: PLC0415  # most units have no S3
+
+            s3.request(self.model, juju.leader)
+        if juju.serves and juju.options.protocols is not None:
+            ports = [PORTS[each] for each in juju.options.protocols]
+            ports += [sidecar.MIRROR.port] if juju.mysql else []
+            ports += [sidecar.BACKUP.port] if juju.s3 else []
+            self.unit.set_ports(API_PORT, METRICS_PORT, *ports)
 
     def _serve(self, juju: State) -> State:
         """Bring the server up; return the state with the share that is offered now."""
@@ -129,15 +151,11 @@ class DittofsCharm(ops.CharmBase):
             self._findings += budget.nearly_full(spaces)
         if outcome.version:
             self.unit.set_workload_version(outcome.version)
-        if juju.options.protocols is not None:
-            ports = [PORTS[each] for each in juju.options.protocols]
-            ports += [sidecar.MIRROR.port] if outcome.mirroring else []
-            ports += [sidecar.BACKUP.port] if outcome.backups else []
-            self.unit.set_ports(API_PORT, METRICS_PORT, *ports)
         if outcome.serving is not None and juju.options.shares is not None:
             nfs = "nfs" in (juju.options.protocols or ())
             first = outcome.serving[0] if nfs and outcome.serving else None
-            state.offer(self.model, first)
+            if juju.filesystem_clients:
+                state.offer(self.model, first)
             self._active = _describe(juju, outcome.serving)
             self._active += "; for a trial: the content volume is too small" * outcome.trial
             self._active += f"; server {outcome.build!r} is no release" if outcome.build else ""

@@ -11,6 +11,7 @@ import logging
 import re
 import secrets
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
 import ops
 from pydantic import BaseModel, ConfigDict, SecretStr
@@ -48,6 +49,8 @@ BACKUP_KEY = KeptKey(
     "DittoFS: the key of the backups in S3. Keep a copy where you find it when the model is "
     "lost: without it no backup can be restored anywhere else",
 )
+# What was read in an event: each has a model of its own.
+_contents: "WeakKeyDictionary[ops.Model, dict[str, dict[str, str]]]" = WeakKeyDictionary()
 
 
 class Credentials(BaseModel):
@@ -58,6 +61,18 @@ class Credentials(BaseModel):
     life: str
     admin_password: SecretStr
     token_key: SecretStr
+
+
+def read(model: ops.Model, secret_id: str) -> dict[str, str]:
+    """Return the newest content of a secret; Juju is asked once in an event.
+
+    Raises:
+        ops.ModelError: Juju does not give it; `ops.SecretNotFoundError` where it is gone.
+    """
+    kept = _contents.setdefault(model, {})
+    if secret_id not in kept:
+        kept[secret_id] = _secret(model, id=secret_id).get_content(refresh=True)
+    return kept[secret_id]
 
 
 def load(model: ops.Model) -> Credentials | None:
@@ -71,14 +86,9 @@ def load(model: ops.Model) -> Credentials | None:
     if not secret_id:
         return None
     try:
-        content = model.get_secret(id=secret_id).get_content(refresh=True)
+        return _credentials(secret_id, read(model, secret_id))
     except ops.SecretNotFoundError:
         return None
-    return Credentials(
-        life=secret_id.rpartition(":")[2].rpartition("/")[2],
-        admin_password=SecretStr(content["admin-password"]),
-        token_key=SecretStr(content["token-key"]),
-    )
 
 
 def ensure(model: ops.Model) -> Credentials | None:
@@ -94,13 +104,14 @@ def ensure(model: ops.Model) -> Credentials | None:
     peers = model.get_relation(PEERS)
     if found or peers is None or not model.unit.is_leader():
         return found
+    content = {"admin-password": secrets.token_urlsafe(24), "token-key": secrets.token_urlsafe(48)}
     secret = model.app.add_secret(
-        {"admin-password": secrets.token_urlsafe(24), "token-key": secrets.token_urlsafe(48)},
+        content,
         description="DittoFS: the first password of the user admin, and the key of its tokens",
     )
     peers.data[model.app][_PEER_KEY] = str(secret.id)
     logger.info("secrets: made %s with the server's first password and token key", secret.id)
-    return load(model)
+    return _credentials(str(secret.id), content)
 
 
 def wanted_password(model: ops.Model, config: ops.ConfigData, made: Credentials) -> SecretStr:
@@ -113,7 +124,7 @@ def wanted_password(model: ops.Model, config: ops.ConfigData, made: Credentials)
     if not secret_id:
         return made.admin_password
     try:
-        password = model.get_secret(id=str(secret_id)).get_content(refresh=True).get("password")
+        password = read(model, str(secret_id)).get("password")
     except (ops.SecretNotFoundError, ops.ModelError):
         raise BlockedError(
             f"{OPTION}: the secret cannot be read; run: juju grant-secret <secret> "
@@ -136,24 +147,32 @@ def known_passwords(model: ops.Model, made: Credentials) -> "Iterator[SecretStr]
     """Yield the passwords that the server may have when it does not have the wanted one."""
     applied = _applied(model)
     if applied:
-        yield SecretStr(applied.get_content(refresh=True)["password"])
+        yield SecretStr(applied["password"])
     yield made.admin_password
 
 
-def remember_password(model: ops.Model, password: SecretStr) -> None:
-    """Keep the password the server has now in the unit's own secret; no write where it is kept."""
+def remember_password(model: ops.Model, password: SecretStr, *, compare: bool = True) -> None:
+    """Keep the password the server has now in the unit's own secret; no write where it is kept.
+
+    Args:
+        model: where the secret is.
+        password: what the server has.
+        compare: whether the secret may have another one; else it is not looked at.
+    """
     content = {"password": password.get_secret_value()}
-    applied = _applied(model)
+    applied = _applied(model) if compare else content
     if applied is None:
         model.unit.add_secret(
             content, label=_APPLIED_LABEL, description="DittoFS: the password of the user admin"
         )
         logger.info("secrets: made the unit's, with the password of admin")
-    elif applied.get_content(refresh=True) != content:
-        applied.set_content(content)
+    elif applied != content:
+        secret = _secret(model, label=_APPLIED_LABEL)
+        secret.set_content(content)
         logger.info("secrets: changed the unit's, admin has another password")
         # The old revision may not outlive the password: nobody else tracks it.
-        applied.get_content(refresh=True)
+        secret.get_content(refresh=True)
+    _contents.setdefault(model, {})[_APPLIED_LABEL] = content
 
 
 def present_password(model: ops.Model, made: Credentials) -> SecretStr:
@@ -177,7 +196,7 @@ def ensure_key(model: ops.Model, kept: KeptKey, *, make: bool = True) -> SecretS
     secret_id = peers.data[model.app].get(kept.label)
     if secret_id:
         try:
-            return SecretStr(model.get_secret(id=secret_id).get_content(refresh=True)["key"])
+            return SecretStr(read(model, secret_id)["key"])
         except ops.SecretNotFoundError:
             # Juju lost it: what is kept is made anew with the next key.
             pass
@@ -199,7 +218,7 @@ def recovery_key(model: ops.Model, secret_id: str, kept: KeptKey) -> SecretStr:
         BlockedError: the secret cannot be read or has no fit key.
     """
     try:
-        key = model.get_secret(id=secret_id).get_content(refresh=True).get("key", "").strip()
+        key = read(model, secret_id).get("key", "").strip()
     except (ops.SecretNotFoundError, ops.ModelError):
         raise BlockedError(
             "recovery-key: the secret cannot be read; run: juju grant-secret <secret> "
@@ -217,8 +236,24 @@ def recovery_key(model: ops.Model, secret_id: str, kept: KeptKey) -> SecretStr:
     return SecretStr(key)
 
 
-def _applied(model: ops.Model) -> ops.Secret | None:
-    try:
-        return model.get_secret(label=_APPLIED_LABEL)
-    except ops.SecretNotFoundError:
-        return None
+def _credentials(secret_id: str, content: dict[str, str]) -> Credentials:
+    return Credentials(
+        life=secret_id.rpartition(":")[2].rpartition("/")[2],
+        admin_password=SecretStr(content["admin-password"]),
+        token_key=SecretStr(content["token-key"]),
+    )
+
+
+def _applied(model: ops.Model) -> dict[str, str] | None:
+    kept = _contents.setdefault(model, {})
+    if _APPLIED_LABEL not in kept:
+        try:
+            kept[_APPLIED_LABEL] = _secret(model, label=_APPLIED_LABEL).get_content(refresh=True)
+        except ops.SecretNotFoundError:
+            return None
+    return kept[_APPLIED_LABEL]
+
+
+def _secret(model: ops.Model, *, id: str | None = None, label: str | None = None) -> ops.Secret:  # noqa: A002  # as ops calls it
+    """A secret that is not read yet: `get_secret` reads what is tracked, which may be old."""
+    return ops.Secret(model._backend, id=id, label=label)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # see above

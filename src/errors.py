@@ -8,9 +8,17 @@ class CharmError(Exception):
 
     Subclasses say who has to act. Raised at the borders (Pebble, REST, Juju, the volumes) and
     turned into a status in one place.
+
+    Attributes:
+        more: what `status-detail` says besides; a status is cut at 120 characters.
     """
 
     status: type[ops.StatusBase] = ops.BlockedStatus
+    more: str = ""
+
+
+class UnreadError(Exception):
+    """A secret is needed that an idle event has not read: the event begins again and reads all."""
 
 
 class BlockedError(CharmError):

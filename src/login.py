@@ -47,7 +47,9 @@ def connect(
 def _login(model: ops.Model, state: State, made: Credentials, api: Api) -> None:
     wanted = state.admin_password
     if wanted is not None and _accepts(api, wanted):
-        credentials.remember_password(model, wanted)
+        # Where it was another one before, an event that is not idle has compared them.
+        compare = not state.idle or wanted != made.admin_password
+        credentials.remember_password(model, wanted, compare=compare)
         return
     for known in credentials.known_passwords(model, made):
         if known != wanted and _accepts(api, known):

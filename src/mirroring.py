@@ -1,5 +1,6 @@
 """The mirror of the metadata in MySQL, beside a server that serves: nothing here stops it."""
 
+import functools
 import json
 import time
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pydantic import SecretStr
 
 import mirror_status
 from deadline import EVENT
-from errors import BlockedError, CharmError
+from errors import BlockedError, CharmError, UnreadError
 from mirror_status import Report
 from relations.mysql import Database
 from sidecar import Agent, agent_errors
@@ -29,12 +30,10 @@ class Outcome:
 
     Attributes:
         findings: what is to be said of the mirror.
-        running: whether the agent has a service, and so the port of its metrics is open.
         mirrored: whether the metadata is in MySQL, no older than the option allows.
     """
 
     findings: list[CharmError] = field(default_factory=list[CharmError])
-    running: bool = False
     mirrored: bool = False
 
 
@@ -75,13 +74,17 @@ def reconcile(container: ops.Container, state: State, pair: Pair) -> Outcome:
     agent = Agent(container)
     try:
         with agent_errors():
-            started = agent.ensure(settings(state, pair.marker), ["mirror"])
-            outcome.running = True
+            source = state.source(pair.marker.model_dump_json() if pair.marker else "")
+            make = functools.partial(settings, state, pair.marker)
+            started = agent.ensure_from(source, make, ["mirror"], idle=state.idle)
             report = settle(agent) if started else read(agent)
     except CharmError as error:
         outcome.findings.append(error)
         return outcome
     outcome.findings += mirror_status.findings(report, state.options.mirror_max_lag)
+    if outcome.findings and state.idle:
+        # It may have settings that Juju has others for by now.
+        raise UnreadError
     outcome.mirrored = report.state == "mirroring" and not outcome.findings
     return outcome
 

@@ -34,6 +34,12 @@ def for_host(scheme: str, host: str, port: int) -> str | None:
     return url
 
 
+def told() -> dict[str, str]:
+    """All that Juju tells of proxies."""
+    names = [each for each in os.environ if each.startswith(_PREFIX) and each.endswith("_PROXY")]
+    return {each: os.environ[each] for each in names}
+
+
 def _is_usable(url: str) -> bool:
     try:
         parts = urlsplit(url)

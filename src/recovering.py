@@ -210,7 +210,9 @@ class Recovery:
         wanted = _marker(mirror, self._state)
         ours = (self._state.application, self._state.model_uuid, made.life)
         content = pair.content.marker
-        fits = pair.fresh or (content is not None and content.instance == mirror.instance)
+        known = self._state.instance in {None, mirror.instance}
+        fits = content is not None and content.instance == mirror.instance
+        fits = fits or (pair.fresh and known)
         if fits and (mirror.application, mirror.model_uuid, wanted.life) == ours:
             return
         raise MismatchError(

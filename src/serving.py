@@ -19,7 +19,7 @@ from errors import CharmError, WaitingError
 from login import connect
 from present import Present
 from sidecar import Containers
-from state import State
+from state import State, remember
 from workload import METRICS_URL, Workload, pebble_errors
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What is left of the event's time, which is longer than the check "ready" needs to fail: a start
+# What is left of the event's time, which is longer than the check "answers" needs to fail: a start
 # that takes longer is followed by the event that the check has recovered.
 _START_WAIT = HOOK
 _RESTART_WAIT = 3.0
@@ -42,9 +42,7 @@ class Outcome:
         findings: what stands in the way, in the order it was found.
         serving: the shares served now, None where that is not known.
         version: the server's version, when it was started in this pass.
-        mirroring: whether the agent's service was brought up.
         mirrored: whether the metadata is in MySQL, no older than the option allows.
-        backups: whether the agent's service of backups was brought up.
         activity: what is done with backups, for the status; empty for nothing.
         guard: what is to be guarded on the content volume; None where that is not known.
         build: the server's name where that is no release; empty for none.
@@ -53,9 +51,7 @@ class Outcome:
     findings: list[CharmError] = field(default_factory=list[CharmError])
     serving: tuple[str, ...] | None = None
     version: str | None = None
-    mirroring: bool = False
     mirrored: bool = False
-    backups: bool = False
     activity: str = ""
     guard: space_guard.Guard | None = None
     build: str = ""
@@ -165,7 +161,6 @@ def _serve_with_backups(unit: _Unit, pair: volumes.Pair, outcome: Outcome) -> No
         # The server gets other users, and its shares are closed.
         _end(containers.agent, sidecar.GUARD)
         outcome.findings += instead
-        outcome.backups = True
         return
     try:
         with pebble_errors():
@@ -178,7 +173,7 @@ def _serve_with_backups(unit: _Unit, pair: volumes.Pair, outcome: Outcome) -> No
         _end(containers.agent, sidecar.MIRROR)
     found = backups.reconcile(pair, serves=outcome.serving is not None)
     outcome.findings += found.findings
-    outcome.backups, outcome.activity = found.running, found.activity
+    outcome.activity = found.activity
 
 
 def _serve(
@@ -196,7 +191,9 @@ def _serve(
         cured = isinstance(error, volumes.MismatchError) and _cures(operation)
         outcome.findings += [] if cured else [error]
         return pair
-    outcome.build = pair.marker.build if pair.marker else ""
+    if pair.marker is not None:
+        outcome.build = pair.marker.build
+        remember(unit.model, state, pair.marker.instance)
     try:
         known = _reconcile_server(unit, outcome, started=started, held=operation is not None)
         with pebble_errors():
@@ -272,7 +269,7 @@ def _mirror(agent: ops.Container, state: State, pair: volumes.Pair, outcome: Out
     import mirroring  # noqa: PLC0415  # most units have no database
 
     found = mirroring.reconcile(agent, state, pair)
-    outcome.mirroring, outcome.mirrored = found.running, found.mirrored
+    outcome.mirrored = found.mirrored
     outcome.findings += found.findings
 
 

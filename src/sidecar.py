@@ -10,7 +10,7 @@ import hashlib
 import logging
 import shlex
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -21,7 +21,7 @@ import bundle
 import files
 import layers
 from deadline import EVENT
-from errors import BlockedError, WaitingError
+from errors import BlockedError, CharmError, WaitingError
 from workload import pebble_errors
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class Agent:
         service = self._service
         plan = self._container.get_plan()
         program = bundle.digest()
-        digest = hashlib.sha256(program.encode() + settings).hexdigest()
+        digest = _digest(program, settings)
         layer = _layer(service, command, digest)
         different = layers.different(plan, layer)
         # The layer has the digest of what the file is to hold, which is not what it holds.
@@ -167,6 +167,45 @@ class Agent:
                 self._container.remove_path(service.status, recursive=True)
         self._restart()
         return True
+
+    def ensure_from(
+        self, source: str, make: Callable[[], bytes], command: Sequence[str], *, idle: bool
+    ) -> bool:
+        """`ensure`, with settings that are made only where others than those in place may be due.
+
+        Args:
+            source: a digest of what they are made from, but of what is in secrets.
+            make: makes them.
+            command: as for `ensure`.
+            idle: whether no secret has changed since the last event.
+        """
+        kept = self._kept(source) if idle else None
+        try:
+            settings = make() if kept is None else kept
+        except CharmError:
+            self.note_source("")
+            raise
+        started = self.ensure(settings, command)
+        self.note_source(source)
+        return started
+
+    def _kept(self, source: str) -> bytes | None:
+        """The settings in place, where they were made from this and the service has them."""
+        if files.read(self._container, self._source) != source.encode():
+            return None
+        settings = files.read(self._container, self._service.config) or b""
+        service = self._container.get_plan().services.get(self._service.name)
+        noted = service.environment.get(_DIGEST) if service else None
+        return settings if noted == _digest(bundle.digest(), settings) else None
+
+    @property
+    def _source(self) -> str:
+        return f"{self._service.config}.source"
+
+    def note_source(self, source: str) -> None:
+        """Note what the settings in place are made from; "" where they are not what is due."""
+        if (files.read(self._container, self._source) or b"") != source.encode():
+            self._container.push(self._source, source, permissions=0o600, make_dirs=True)
 
     def restart(self) -> None:
         """Let the service try again what it gave up."""
@@ -303,6 +342,10 @@ def _hurry(container: ops.Container, service: Service) -> None:
     if service.follows:
         with contextlib.suppress(pebble.APIError):  # it does not run
             container.pebble.send_signal("SIGINT", [service.name])
+
+
+def _digest(program: str, settings: bytes) -> str:
+    return hashlib.sha256(program.encode() + settings).hexdigest()
 
 
 def _unfit(what: str, version: str) -> BlockedError:

@@ -1,5 +1,8 @@
 """Everything Juju says, as one typed object that does not change during an event."""
 
+import contextlib
+import hashlib
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 import credentials
 import options
+import proxies
 from credentials import PEERS, Credentials
-from errors import BlockedError, WaitingError
+from errors import BlockedError, UnreadError, WaitingError
 from relations import mysql
-from relations.mysql import Related
+from relations.mysql import MYSQL, Related
 
 if TYPE_CHECKING:
     from relations.s3 import Related as RelatedS3
@@ -25,7 +29,7 @@ logger = logging.getLogger(__name__)
 FILESYSTEM = "filesystem"
 S3 = "s3-backup"
 VOLUMES = ("metadata", "content")
-_SERVED_KEY = "served-share"
+_SERVED_KEY, _INSTANCE_KEY = "served-share", "instance"
 
 
 class FilesystemClient(BaseModel):
@@ -42,9 +46,13 @@ class State(BaseModel):
     """What Juju says of this unit.
 
     Attributes:
-        volumes: the storages that are attached, with their place in the charm container.
+        idle: whether the event says of no change: each change in Juju has an event of its own. The
+            secrets of related applications and of the keys are not read then.
+        told: a digest of what databags and the model's proxies say; of secrets it has the ids.
+        volumes: the storages that are mounted, with their place in the charm container.
         credentials: None as long as the leader has not made them.
         admin_password: what `admin` shall have; None where the option's secret is no use.
+        instance: that of the volumes that the application has had; None where none is known.
         served_share: the share that the serving unit offers over NFS, such as `/export`.
         mysql: the provider of a database for the metadata; None where none is related.
         mirror_key: the key of the control plane there; None as long as the leader has not made it.
@@ -56,6 +64,8 @@ class State(BaseModel):
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
+    idle: bool
+    told: str
     application: str
     unit_number: int
     model_name: str
@@ -67,6 +77,7 @@ class State(BaseModel):
     volumes: dict[str, Path]
     credentials: Credentials | None
     admin_password: SecretStr | None
+    instance: str | None
     served_share: str | None
     filesystem_clients: tuple[FilesystemClient, ...]
     mysql: Related | None
@@ -75,7 +86,7 @@ class State(BaseModel):
     backup_key: SecretStr | None
 
     @classmethod
-    def from_charm(cls, charm: ops.CharmBase) -> "State":
+    def from_charm(cls, charm: ops.CharmBase, *, idle: bool = False) -> "State":
         """Ask Juju once and build the state; mistakes are in it, none are raised."""
         loaded = options.load(charm.config)
         mistakes = list(loaded.mistakes)
@@ -86,9 +97,12 @@ class State(BaseModel):
                 password = credentials.wanted_password(charm.model, charm.config, made)
             except BlockedError as error:
                 mistakes.append(str(error))
-        related = mysql.read(charm.model)
-        s3 = _s3(charm.model)
+        related = mysql.read(charm.model, secrets=not idle)
+        s3 = _s3(charm.model, secrets=not idle)
+        clients = _filesystem_clients(charm.model)
         return cls(
+            idle=idle,
+            told=_told(charm.model),
             application=charm.app.name,
             unit_number=_number(charm.unit.name),
             model_name=charm.model.name,
@@ -100,15 +114,22 @@ class State(BaseModel):
             volumes=_volumes(charm.model),
             credentials=made,
             admin_password=password,
-            served_share=_served_share(charm.model),
-            filesystem_clients=_filesystem_clients(charm.model),
+            instance=_instance(charm.model),
+            served_share=_of_unit_0(charm.model, _SERVED_KEY) if clients else None,
+            filesystem_clients=clients,
             mysql=related,
             mirror_key=(
-                credentials.ensure_key(charm.model, credentials.MIRROR_KEY) if related else None
+                credentials.ensure_key(charm.model, credentials.MIRROR_KEY)
+                if related and not idle
+                else None
             ),
             s3=s3,
-            backup_key=credentials.ensure_key(
-                charm.model, credentials.BACKUP_KEY, make=s3 is not None
+            backup_key=(
+                None
+                if idle
+                else credentials.ensure_key(
+                    charm.model, credentials.BACKUP_KEY, make=s3 is not None
+                )
             ),
         )
 
@@ -146,12 +167,21 @@ class State(BaseModel):
             raise WaitingError("waiting for the leader to make the passwords")
         return self.credentials
 
+    def source(self, *more: str) -> str:
+        """A digest of what a service's settings are made from, but of what is in secrets."""
+        options = self.options.model_dump_json()
+        words = (self.told, options, self.application, self.model_name, self.model_uuid, *more)
+        return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
     def need_mirror_key(self) -> SecretStr:
         """Return the key of the control plane in MySQL.
 
         Raises:
             WaitingError: there is none yet.
+            UnreadError: this event has not read it.
         """
+        if self.idle:
+            raise UnreadError
         if self.mirror_key is None:
             raise WaitingError("mysql: waiting for the leader to make the key of the mirror")
         return self.mirror_key
@@ -161,7 +191,10 @@ class State(BaseModel):
 
         Raises:
             WaitingError: there is none yet.
+            UnreadError: this event has not read it.
         """
+        if self.idle:
+            raise UnreadError
         if self.backup_key is None:
             raise WaitingError("s3-backup: waiting for the leader to make the key of the backups")
         return self.backup_key
@@ -193,12 +226,39 @@ def offer(model: ops.Model, share: str | None) -> None:
         logger.info("peers: offer the share %s over NFS", share)
 
 
-def _s3(model: ops.Model) -> "RelatedS3 | None":
+def remember(model: ops.Model, juju: State, instance: str | None) -> None:
+    """Let the application know whose volumes are served; by way of the leader where it is another.
+
+    They are marked by then: what is known here has been on both.
+    """
+    peers = model.get_relation(PEERS)
+    if peers is None or instance in {None, juju.instance}:
+        return
+    databag = peers.data[model.app if juju.leader else model.unit]
+    if instance is not None and databag.get(_INSTANCE_KEY) != instance:
+        databag[_INSTANCE_KEY] = instance
+        logger.info("peers: the volumes are those of instance %s", instance)
+
+
+def pass_on(model: ops.Model, juju: State) -> None:
+    """Let the application know what unit 0 says, where this unit is the leader instead."""
+    if juju.leader:
+        remember(model, juju, _of_unit_0(model, _INSTANCE_KEY))
+
+
+def _told(model: ops.Model) -> str:
+    related = [each for name in (PEERS, MYSQL, S3) for each in model.relations[name]]
+    databags = [[each.name, dict(each.data[each.app])] for each in related if each.active]
+    text = json.dumps([databags, proxies.told()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _s3(model: ops.Model, *, secrets: bool) -> "RelatedS3 | None":
     if not model.relations[S3]:
         return None
     from relations import s3  # noqa: PLC0415  # most units have no S3
 
-    return s3.read(model)
+    return s3.read(model, secrets=secrets)
 
 
 def _number(unit: str) -> int:
@@ -206,18 +266,27 @@ def _number(unit: str) -> int:
 
 
 def _volumes(model: ops.Model) -> dict[str, Path]:
-    return {
-        name: storages[0].location for name in VOLUMES if (storages := list(model.storages[name]))
-    }
+    found: dict[str, Path] = {}
+    for name in VOLUMES:
+        # Juju lists a storage before it is mounted, and does not know its place until then.
+        with contextlib.suppress(ops.ModelError):
+            for storage in model.storages[name]:
+                found[name] = storage.location
+    return found
 
 
-def _served_share(model: ops.Model) -> str | None:
+def _instance(model: ops.Model) -> str | None:
+    peers = model.get_relation(PEERS)
+    return peers.data[model.app].get(_INSTANCE_KEY) if peers else None
+
+
+def _of_unit_0(model: ops.Model, key: str) -> str | None:
     peers = model.get_relation(PEERS)
     if peers is None:
         return None
     for unit in (*peers.units, model.unit):
         if _number(unit.name) == 0:
-            return peers.data[unit].get(_SERVED_KEY)
+            return peers.data[unit].get(key)
     return None
 
 

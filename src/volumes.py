@@ -45,15 +45,22 @@ DATABASE = f"{PATHS['metadata']}/{CONTROL_PLANE}"
 _CONTROL_PLANE = frozenset({CONTROL_PLANE, f"{CONTROL_PLANE}-wal", f"{CONTROL_PLANE}-shm"})
 
 VolumeName = Literal["metadata", "content"]
+# What is to be done without: one of them, or both.
+Lost = Literal["metadata", "content", "both"]
 
 
 class Owner(Protocol):
-    """Whose volumes they are to be: an application in a model, and its present life."""
+    """Whose volumes they are to be: an application in a model.
+
+    `instance`: that of the volumes it has had; None where it has had none, or that is not known.
+    """
 
     @property
     def application(self) -> str: ...  # noqa: D102  # the class docstring says it
     @property
     def model_uuid(self) -> str: ...  # noqa: D102  # the class docstring says it
+    @property
+    def instance(self) -> str | None: ...  # noqa: D102  # the class docstring says it
 
 
 def _release(name: str) -> str:
@@ -154,10 +161,13 @@ class Pair:
 
 
 class MismatchError(BlockedError):
-    """The volumes may not be served; `lost` names the one to do without, if there is a way."""
+    """The volumes may not be served; `lost` names what to do without, if there is a way."""
 
-    def __init__(self, text: str, lost: VolumeName | None = None, adopt: str | None = None):
+    def __init__(
+        self, text: str, lost: Lost | None = None, adopt: str | None = None, more: str = ""
+    ):
         super().__init__(text)
+        self.more = more
         self.lost = lost
         self.adopt = adopt
 
@@ -207,6 +217,8 @@ def check(pair: Pair, owner: Owner) -> None:
         MismatchError: it may not; the text names the volume, the shares and the ways out.
     """
     if pair.fresh:
+        if owner.instance:
+            raise _both_lost(owner.instance)
         return
     metadata, content = pair.metadata.marker, pair.content.marker
     if metadata is None and content is None:
@@ -308,7 +320,7 @@ def adopt(container: ops.Container, pair: Pair, owner: Owner) -> None:
     commit(container, pair, owner, life="")
 
 
-def set_aside(container: ops.Container, pair: Pair, lost: VolumeName) -> list[str]:
+def set_aside(container: ops.Container, pair: Pair, lost: Lost) -> list[str]:
     """Rename what cannot be served aside on its volume, and forget the pair; return the places.
 
     Users and settings stay where only the content is lost: they are in the control plane's file,
@@ -388,6 +400,16 @@ def _lost(lost: Volume, other: Marker | None) -> MismatchError:
         f"the {lost.name} volume {what}, the {left} volume has {shares}: attach the volume that "
         f"belongs to it, restore a backup, or run start-without volume={lost.name}",
         lost=lost.name,
+    )
+
+
+def _both_lost(instance: str) -> MismatchError:
+    return MismatchError(
+        "bring the old volumes back, or run start-without volume=both: both volumes are empty",
+        lost="both",
+        more=f"this application had the volumes of instance {instance}. Ways out: bring those "
+        "back; relate MySQL where it has the metadata; restore a backup; or start-without "
+        "volume=both confirm=both for empty shares",
     )
 
 

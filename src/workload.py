@@ -55,6 +55,16 @@ _CONFIG_TEMPLATE = "config.yaml.j2"
 # In the environment of the service; the server does not know it.
 _CONFIG_NOTE = "DITTOFS_CHARM_CONFIG_DIGEST"
 _TEMPLATES = Path(__file__).parent.parent / "templates"
+# What Kubernetes sends clients to.
+_READY: pebble.CheckDict = {
+    "override": "replace",
+    "level": "ready",
+    "period": "10s",
+    "timeout": "5s",
+    "threshold": 3,
+    "startup": "enabled",
+    "http": {"url": f"http://localhost:{API_PORT}/health/ready"},
+}
 
 
 @contextlib.contextmanager
@@ -197,6 +207,15 @@ class Workload:
         lines = said.lines(words)
         errors = [line for line in lines if line.startswith("Error")]
         return (errors or lines or ["see its log"])[-1][:200]
+
+    def ensure_check(self) -> None:
+        """Let Kubernetes know that nobody serves here, until a server answers.
+
+        A container without a check is ready, and gets its part of the application's clients.
+        """
+        if "ready" not in self._container.get_plan().checks:
+            layer = pebble.Layer({"checks": {"ready": {**_READY, "threshold": 1}}})
+            self._container.add_layer(SERVICE, layer, combine=True)
 
     def ensure(self, options: Options, credentials: Credentials) -> bool:
         """Make the server run with this configuration; return whether it was (re)started.
@@ -349,10 +368,11 @@ def _layer(digest: str, options: Options, credentials: Credentials) -> pebble.La
                 }
             },
             "checks": {
-                "ready": {
+                "ready": _READY,
+                # Down after 6 s, while the event that starts the server still waits: its recovery
+                # is the next event. A server that is only slow stays ready.
+                "answers": {
                     "override": "replace",
-                    "level": "ready",
-                    # Down after 6 s, while the event that starts the server still waits.
                     "period": "2s",
                     "timeout": "1500ms",
                     "threshold": 3,

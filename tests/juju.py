@@ -1,15 +1,20 @@
 """A Juju unit: its state from event to event, and the events in Juju's order, by ops.testing."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import ops
+import pytest
 import yaml
 from ops import testing
+from scenario import mocking
 
 from charm import DittofsCharm
+from tests import hook_commands
 
 CHARM_ROOT = Path(__file__).parents[1]
 MODEL = testing.Model(name="files", uuid="4b9b8c1c-98f4-4d4a-8d3f-3f2a3b3ac001")
@@ -28,11 +33,17 @@ def parsed(name: str) -> dict[str, Any]:
 
 
 class Unit:
-    """One unit of the charm. Subclasses say what its containers are made of."""
+    """One unit of the charm. Subclasses say what its containers are made of.
+
+    `mounted` has the storages that are there: Juju lists one from the beginning, and does not know
+    its place before the event that says so. `commands` has the hook commands of the last event.
+    """
 
     def __init__(self, unit_id: int = 0):
         self.unit_id = unit_id
         self.storages = [testing.Storage(name) for name in VOLUMES]
+        self.mounted: set[str] = set()
+        self.commands: list[str] = []
         self.logs: list[str] = []
         self.told: list[str] = []
         self.state: testing.State = testing.State(
@@ -71,11 +82,27 @@ class Unit:
 
     def deploy(self) -> Any:
         """All events of a first start, in Juju's order."""
-        for storage in self.storages:
-            self.run("storage_attached", storage)
-        for event in ("install", "leader_elected", "config_changed", "start"):
+        self.mounted.clear()
+        self.run("install")
+        for relation in self.state.relations:
+            self.run("relation_created", self.state.get_relation(relation.id))
+        if self.state.leader:
+            self.run("leader_elected")
+        self.pebble_ready()
+        self.attach()
+        for event in ("config_changed", "start"):
             self.run(event)
-        return self.pebble_ready()
+        for relation in self.state.relations:
+            for number in getattr(relation, "remote_units_data", ()):
+                changed = self.state.get_relation(relation.id)
+                self.run("relation_changed", changed, remote_unit=number)
+        return self.status
+
+    def attach(self) -> Any:
+        """All storages that Juju lists are mounted."""
+        for storage in self.state.storages:
+            self.run("storage_attached", storage)
+        return self.status
 
     def pebble_ready(self) -> Any:
         """Both containers are ready."""
@@ -105,8 +132,12 @@ class Unit:
         )
 
     def _deliver(self, context: testing.Context[DittofsCharm], event: Any) -> None:
+        if event.storage is not None:
+            self.mounted.add(event.storage.name)
+        self.commands.clear()
         try:
-            self.state = context.run(event, self.state)
+            with self._mounting(), hook_commands.counted(self.commands):
+                self.state = context.run(event, self.state)
         except testing.ActionFailed as failed:
             if isinstance(failed.state, testing.State):
                 self.state = failed.state
@@ -116,3 +147,19 @@ class Unit:
             # What `juju debug-log` shows.
             self.told += [line.message for line in context.juju_log if line.level != "DEBUG"]
         assert not self.state.deferred
+
+    @contextlib.contextmanager
+    def _mounting(self) -> Iterator[None]:
+        """Let Juju fail to say where a storage is that is not mounted."""
+        backend = mocking._MockModelBackend  # noqa: SLF001  # where ops.testing has hook commands
+        get = backend.storage_get
+
+        def storage_get(model: Any, storage: str, attribute: str) -> str:
+            if storage.partition("/")[0] not in self.mounted:
+                place = f"{model.unit_name}:{storage}"
+                raise ops.ModelError(f'mount point for storage attachment "{place}" missing')
+            return get(model, storage, attribute)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(backend, "storage_get", storage_get)
+            yield

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 import ops
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from errors import WaitingError
+import credentials
+from errors import UnreadError, WaitingError
 
 logger = logging.getLogger(__name__)
 
@@ -40,20 +41,24 @@ class Database(BaseModel):
 
 
 class Related(BaseModel):
-    """The related provider: its database, or what of that is missing."""
+    """The related provider: its database, or what of that is missing; `unread`: not asked."""
 
     model_config = ConfigDict(frozen=True)
 
     application: str
     database: Database | None
     missing: str = ""
+    unread: bool = False
 
     def need_database(self) -> Database:
         """Return the database.
 
         Raises:
             WaitingError: the provider has not given all of it yet; the text says what is missing.
+            UnreadError: this event has not read it.
         """
+        if self.unread:
+            raise UnreadError
         if self.database is None:
             raise WaitingError(f"mysql: waiting for {self.application}: {self.missing}")
         return self.database
@@ -92,12 +97,14 @@ def database_name(application: str) -> str:
     return name
 
 
-def read(model: ops.Model) -> Related | None:
+def read(model: ops.Model, *, secrets: bool = True) -> Related | None:
     """Return what the provider gives, None where there is no relation, or it is going."""
     relation = _relation(model)
     if relation is None:
         return None
     application = relation.app.name
+    if not secrets:
+        return Related(application=application, database=None, unread=True)
     try:
         fields = _fields(model, relation.data[relation.app])
         database = _database(fields, database_name(model.app.name))
@@ -119,7 +126,7 @@ def _fields(model: ops.Model, databag: Mapping[str, str]) -> dict[str, str]:
         if not secret_id:
             continue
         try:
-            fields |= model.get_secret(id=secret_id).get_content(refresh=True)
+            fields |= credentials.read(model, secret_id)
         except (ops.SecretNotFoundError, ops.ModelError):
             raise WaitingError(f"the secret it names in {key} cannot be read yet") from None
     return fields

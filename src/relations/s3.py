@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 import ops
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+import credentials
 import proxies
-from errors import BlockedError, CharmError, WaitingError
+from errors import BlockedError, CharmError, UnreadError, WaitingError
 from relations import s3_address
 from state import S3
 
@@ -59,7 +60,10 @@ class Bucket(BaseModel):
 
 
 class Related(BaseModel):
-    """The related provider: its bucket, or what of that is missing; `mendable`: by a person."""
+    """The related provider: its bucket, or what of that is missing.
+
+    `mendable`: by a person. `unread`: it was not asked.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -67,6 +71,7 @@ class Related(BaseModel):
     bucket: Bucket | None
     missing: str = ""
     mendable: bool = False
+    unread: bool = False
 
     def need_bucket(self) -> Bucket:
         """Return the bucket.
@@ -74,7 +79,10 @@ class Related(BaseModel):
         Raises:
             BlockedError: what the provider gives is no use; the text has the remedy.
             WaitingError: it has not given all of it yet; the text says what is missing.
+            UnreadError: this event has not read it.
         """
+        if self.unread:
+            raise UnreadError
         if self.bucket is not None:
             return self.bucket
         if self.mendable:
@@ -102,12 +110,14 @@ def request(model: ops.Model, leader: bool) -> None:
             logger.info("s3-backup: asked for %s=%s", key, value)
 
 
-def read(model: ops.Model) -> Related | None:
+def read(model: ops.Model, *, secrets: bool = True) -> Related | None:
     """Return what the provider gives, None where there is no relation, or it is going."""
     relation = _relation(model)
     if relation is None:
         return None
     application = relation.app.name
+    if not secrets:
+        return Related(application=application, bucket=None, unread=True)
     try:
         bucket = _bucket(_fields(model, relation.data[relation.app]), application)
     except CharmError as error:
@@ -127,7 +137,7 @@ def _fields(model: ops.Model, databag: Mapping[str, str]) -> dict[str, str]:
     secret_id = databag.get(_SECRET)
     if secret_id:
         try:
-            fields |= model.get_secret(id=secret_id).get_content(refresh=True)
+            fields |= credentials.read(model, secret_id)
         except (ops.SecretNotFoundError, ops.ModelError):
             raise WaitingError(
                 f"the secret it names in {_SECRET} cannot be read yet: it is not granted, or gone"

@@ -133,6 +133,7 @@ def _deployment(unit: Unit, files: Files) -> float:
     )
     client.start()
     unit.pebble_ready()
+    unit.attach()
     client.join()
     return written[0] - begin
 

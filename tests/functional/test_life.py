@@ -335,11 +335,36 @@ def test_teardown_leaves_no_process_and_writes_nothing_afterwards(deployed, file
     }
 
 
-def test_a_second_unit_never_starts_a_server(pod, unit):
+def ready(pod) -> bool:
+    """Whether Kubernetes sends clients to the pod."""
+    client = pod.containers["dittofs"].client
+    return all(each.status == pebble.CheckStatus.UP for each in client.get_checks(names=["ready"]))
+
+
+def test_a_second_unit_never_starts_a_server_and_gets_no_clients(pod, unit):
     other = type(unit)(pod, unit_id=1)
+    other.run("install")
+    other.pebble_ready()
+    end = time.monotonic() + 15
+    while ready(pod):
+        assert time.monotonic() < end
+        time.sleep(0.2)
     other.deploy()
     assert other.status.name == "blocked"
     assert pod.containers["dittofs"].server_ids() == []
+    assert not ready(pod)
+
+
+def test_a_unit_that_waits_for_its_first_start_gets_no_clients_and_then_all(pod, unit):
+    unit.change(config={"protocols": "nfs"}, leader=False)
+    assert unit.deploy().name == "waiting"
+    end = time.monotonic() + 15
+    while ready(pod):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    unit.change(leader=True)
+    assert unit.run("leader_elected").message == "nfs: /export"
+    assert ready(pod)
 
 
 def test_the_check_tells_a_hanging_server_from_a_starting_one(deployed):

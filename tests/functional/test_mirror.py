@@ -162,9 +162,8 @@ def test_a_fresh_application_waits_for_mysql_before_its_first_start(unit, provid
 def begin(unit, provider):
     """The events of a deployment that is related at once; the pod comes up last."""
     unit.pod.lose()
-    for storage in unit.storages:
-        unit.run("storage_attached", storage)
     unit.run("install")
+    unit.attach()
     unit.run("leader_elected")
     provider.relate(unit)
     unit.pod.start()

@@ -358,7 +358,7 @@ def deployed(unit, template):
         for name in (SERVICE, AGENT)
     )
     unit.state = dataclasses.replace(template.state, containers=[container, agent])
-    unit.storages = template.storages
+    unit.storages, unit.mounted = template.storages, set(template.mounted)
     unit.border.unit = unit
     unit.border.start(container.plan.services[SERVICE].environment)
     # What the guard said there is of some minutes ago.

@@ -258,6 +258,20 @@ def test_a_volume_that_was_lost_is_mended(saved, volume):
     assert saved.marker("metadata")["generation"] == marker["generation"] + 2
 
 
+def test_two_volumes_that_were_lost_are_mended(saved):
+    for volume in ("metadata", "content"):
+        saved.border.stop()
+        shutil.rmtree(saved.root / volume)
+        (saved.root / volume).mkdir()
+    saved.new_pod()
+    assert "both volumes are empty" in saved.pebble_ready().message
+    restore(saved)
+    assert saved.status == SERVED
+    assert new_state(saved)
+    (peers,) = saved.state.get_relations("peers")
+    assert peers.local_app_data["instance"] == saved.marker("metadata")["instance"]
+
+
 def test_while_it_is_fetched_for_a_lost_volume_that_is_what_the_status_says(saved):
     lose(saved, "content")
     saved.agent.archive.script["fetch"] = archives.RUNNING
@@ -335,7 +349,6 @@ def test_the_mirror_ends_before_and_begins_after_it(saved):
     assert seen == ["backups"]
     assert saved.mirror == pebble.ServiceStatus.INACTIVE
     assert saved.agent.commands == []
-    assert 9091 not in {port.port for port in saved.state.opened_ports}
     saved.agent.archive.script.clear()
     saved.notice()
     assert saved.agent.commands == [["mirror"]]
@@ -626,7 +639,7 @@ def test_a_fetch_waits_for_keys_that_cannot_be_read_just_now(saved):
     restore(saved)
     keys = [each for each in saved.state.secrets if each.id == archives.KEYS.id]
     saved.change(secrets=[each for each in saved.state.secrets if each not in keys])
-    assert "secret-extra cannot be read yet" in saved.run("update_status").message
+    assert "secret-extra cannot be read yet" in saved.run("config_changed").message
     assert saved.agent.archive.config["s3"]["bucket"] == "backups"
     saved.change(secrets=[*saved.state.secrets, *keys])
     saved.agent.archive.script.clear()
@@ -686,11 +699,11 @@ def restore_cut(unit: Unit, monkeypatch, number: int) -> int:
 
 def test_a_charm_that_is_not_cut_makes_so_many_calls(saved, monkeypatch):
     """The points of the test below cover a restore from its begin to its end."""
-    assert 20 < restore_cut(saved, monkeypatch, 10_000) <= 36
+    assert 20 < restore_cut(saved, monkeypatch, 10_000) <= 38
     assert new_state(saved)
 
 
-@pytest.mark.parametrize("number", range(0, 36, 2))
+@pytest.mark.parametrize("number", range(0, 38, 2))
 def test_a_charm_that_is_cut_at_any_call_brings_everything_back_later(saved, monkeypatch, number):
     restore_cut(saved, monkeypatch, number)
     go_on(saved)

@@ -168,6 +168,8 @@ def test_other_units_are_blocked_and_never_start_a_server(border, tmp_path):
     assert status == testing.BlockedStatus(
         "only unit 0 can serve; run: juju scale-application dittofs 1"
     )
+    check = other.state.get_container("dittofs").plan.checks["ready"]
+    assert (check.level, check.threshold) == (pebble.CheckLevel.READY, 1)
     other.change(leader=True)
     other.run("leader_elected")
     assert other.status == status
@@ -195,10 +197,12 @@ def test_the_first_start_waits_for_the_leader_to_make_the_passwords(unit):
 
 
 def test_the_first_start_waits_for_both_volumes(unit):
-    unit.change(storages=unit.storages[:1])
-    unit.run("install")
-    assert unit.status == testing.WaitingStatus("waiting for the storage to be attached")
-    unit.change(storages=unit.storages)
+    """Juju lists them from the beginning, and cannot say where one is that is not mounted."""
+    for event in ("install", "leader_elected"):
+        assert unit.run(event) == testing.WaitingStatus("waiting for the storage to be attached")
+    assert unit.pebble_ready() == unit.status
+    assert unit.run("storage_attached", unit.storages[0]) == unit.status
+    assert unit.border.starts == 0
     assert unit.run("storage_attached", unit.storages[1]) == active()
 
 

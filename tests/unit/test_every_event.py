@@ -112,6 +112,10 @@ def before_storage(unit: Unit) -> None:
     unit.change(storages=[])
 
 
+def before_mount(unit: Unit) -> None:
+    unit.mounted.clear()
+
+
 def before_pebble(unit: Unit) -> None:
     unit.new_pod(can_connect=False)
 
@@ -211,6 +215,7 @@ def no_peers(unit: Unit) -> None:
 
 STAGES = [
     before_storage,
+    before_mount,
     before_pebble,
     before_leader,
     config_wrong,
@@ -309,6 +314,8 @@ def test_a_second_time_writes_nothing_restarts_nothing_and_changes_nothing(deplo
     assert deployed.state.relations == state.relations
     assert deployed.state.secrets == state.secrets
     assert deployed.state.opened_ports == state.opened_ports
+    secrets = [each for each in deployed.commands if each.startswith("secret-get ")]
+    assert len(secrets) == len(set(secrets))
 
 
 def picture(unit: Unit) -> dict[str, Any]:
@@ -387,6 +394,7 @@ def test_any_order_of_events_ends_in_the_same_place(order, tmp_path_factory):
                 take(unit, step)
             unit.change(leader=True)
             unit.run("leader_elected")
+            unit.attach()
             pictures.append(end(unit))
             border.stop()
         assert pictures[0] == pictures[1]
@@ -500,8 +508,8 @@ def test_no_secret_is_in_the_repr_of_the_state(deployed, monkeypatch):
     seen = []
     original = state_module.State.from_charm.__func__
 
-    def note(cls, charm):
-        made = original(cls, charm)
+    def note(cls, charm, **kwargs):
+        made = original(cls, charm, **kwargs)
         seen.append(repr(made) + str(made) + made.model_dump_json())
         return made
 

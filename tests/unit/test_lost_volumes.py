@@ -113,7 +113,7 @@ def test_start_without_keeps_what_is_there_aside_and_serves(deployed, lost):
     ("params", "text"),
     [
         ({"volume": "content", "confirm": "yes"}, "say confirm=content; nothing is deleted"),
-        ({"volume": "metadata", "confirm": "metadata"}, "it is the content volume that is not"),
+        ({"volume": "metadata", "confirm": "metadata"}, "what is not right is volume=content: "),
     ],
 )
 def test_start_without_refuses_what_was_not_meant(deployed, params, text):
@@ -301,3 +301,105 @@ def test_a_damaged_marker_is_served_again_when_the_file_is_brought_back(deployed
     assert path.read_text() == "{"
     path.write_text(kept)
     assert restart(deployed) == testing.ActiveStatus("nfs, smb: /export")
+
+
+BOTH = "bring the old volumes back, or run start-without volume=both: both volumes are empty"
+
+
+def scale_to_zero_and_one(unit: Unit):
+    """As in Juju 4: the volumes are kept, and the new unit gets two others, which are empty."""
+    (peers,) = unit.state.get_relations("peers")
+    owned = [each for each in unit.state.secrets if each.owner != "unit"]
+    unit.change(relations=[dataclasses.replace(peers, local_unit_data={})], secrets=owned)
+    kept = unit.root.parent / "kept"
+    for volume in VOLUMES:
+        shutil.copytree(unit.root / volume, kept / volume)
+        lose(unit, volume)
+    unit.new_pod()
+    return unit.deploy()
+
+
+def known(unit: Unit) -> str | None:
+    (peers,) = unit.state.get_relations("peers")
+    return peers.local_app_data.get("instance")
+
+
+def test_two_empty_volumes_of_an_application_that_had_others_are_not_served(deployed):
+    instance, starts = known(deployed), deployed.border.starts
+    assert instance == deployed.marker("metadata")["instance"]
+    assert scale_to_zero_and_one(deployed) == testing.BlockedStatus(BOTH)
+    assert len(BOTH) < 100
+    assert deployed.run("update_status") == testing.BlockedStatus(BOTH)
+    assert deployed.border.starts == starts
+    assert not any((deployed.root / volume / ".dittofs-charm.json").exists() for volume in VOLUMES)
+    detail = deployed.act("status-detail")["status"]
+    for way in (instance, "relate MySQL", "restore", "start-without volume=both confirm=both"):
+        assert way in detail
+
+
+def test_the_two_old_volumes_come_back_and_are_served(deployed):
+    instance = known(deployed)
+    scale_to_zero_and_one(deployed)
+    shutil.copytree(deployed.root.parent / "kept", deployed.root, dirs_exist_ok=True)
+    assert restart(deployed) == testing.ActiveStatus("nfs, smb: /export")
+    assert deployed.marker("metadata")["instance"] == known(deployed) == instance
+
+
+def test_a_new_start_with_two_empty_volumes_is_to_be_confirmed(deployed):
+    instance = known(deployed)
+    scale_to_zero_and_one(deployed)
+    with pytest.raises(testing.ActionFailed, match="say confirm=both"):
+        deployed.act("start-without", volume="both", confirm="yes")
+    with pytest.raises(testing.ActionFailed, match="what is not right is volume=both: "):
+        deployed.act("start-without", volume="content", confirm="content")
+    results = deployed.act("start-without", volume="both", confirm="both")
+    assert results == {"kept-aside": "nothing"}
+    assert deployed.status == testing.ActiveStatus("nfs, smb: /export")
+    assert known(deployed) == deployed.marker("content")["instance"] != instance
+    assert restart(deployed) == testing.ActiveStatus("nfs, smb: /export")
+
+
+@pytest.mark.parametrize("steps", range(4))
+def test_a_crash_in_a_first_start_blocks_nothing(unit, monkeypatch, steps):
+    """The application knows of an instance only when both volumes have its marker."""
+    from scenario import mocking  # noqa: PLC0415  # the border
+
+    original = mocking._MockPebbleClient.push  # noqa: SLF001  # ops.testing's own Pebble
+    left = iter(range(steps))
+
+    def dying(self, path, *args, **kwargs):
+        if path.endswith(".dittofs-charm.json") and next(left, None) is None:
+            raise pebble.ConnectionError("cut")
+        return original(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(mocking._MockPebbleClient, "push", dying)  # noqa: SLF001  # the same
+    unit.deploy()
+    assert (known(unit) is None) == (steps < 3)
+    monkeypatch.setattr(mocking._MockPebbleClient, "push", original)  # noqa: SLF001  # the same
+    assert unit.run("update_status") == testing.ActiveStatus("nfs, smb: /export")
+    assert known(unit) == unit.marker("metadata")["instance"]
+
+
+def test_what_the_hook_did_not_commit_is_told_at_the_next_event(deployed):
+    (peers,) = deployed.state.get_relations("peers")
+    data = {key: value for key, value in peers.local_app_data.items() if key != "instance"}
+    deployed.change(relations=[dataclasses.replace(peers, local_app_data=data)])
+    assert deployed.run("update_status") == testing.ActiveStatus("nfs, smb: /export")
+    assert known(deployed) == deployed.marker("metadata")["instance"]
+
+
+def test_another_leader_writes_what_unit_0_says(deployed, border, tmp_path):
+    (peers,) = deployed.state.get_relations("peers")
+    data = {key: value for key, value in peers.local_app_data.items() if key != "instance"}
+    deployed.change(leader=False, relations=[dataclasses.replace(peers, local_app_data=data)])
+    deployed.run("update_status")
+    (peers,) = deployed.state.get_relations("peers")
+    instance = deployed.marker("metadata")["instance"]
+    assert peers.local_unit_data["instance"] == instance
+    other = Unit(border, tmp_path / "other", unit_id=1)
+    relation = testing.PeerRelation(
+        "peers", local_app_data=data, peers_data={0: dict(peers.local_unit_data)}
+    )
+    other.change(leader=True, relations=[relation], secrets=deployed.state.secrets)
+    assert other.run("relation_changed", relation, remote_unit=0).name == "blocked"
+    assert known(other) == instance

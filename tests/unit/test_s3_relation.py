@@ -277,7 +277,7 @@ def test_no_databag_fails_a_hook_or_the_server(databag, template, tmp_path_facto
         unit = Unit(border, tmp_path_factory.mktemp("unit"))
         shutil.copytree(template.root, unit.root, dirs_exist_ok=True)
         unit.state = dataclasses.replace(template.state, containers=unit.state.containers)
-        unit.storages = template.storages
+        unit.storages, unit.mounted = template.storages, set(template.mounted)
         assert unit.relate_s3(databag).name in {"active", "waiting", "blocked"}
         assert unit.service is not None
         border.stop()

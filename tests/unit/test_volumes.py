@@ -15,6 +15,7 @@ from volumes import MARKER, Marker, MismatchError
 class Owner:
     application: str = "dittofs"
     model_uuid: str = "a-model"
+    instance: str | None = None
 
 
 OURS = Owner()
