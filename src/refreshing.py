@@ -28,6 +28,7 @@ class Refresh:
         """All that stands in the way; empty for nothing."""
         checks: tuple[Callable[[], Iterable[str]], ...] = (
             self._operation,
+            self._units,
             self._versions,
             self._space,
             self._mirror,
@@ -45,6 +46,12 @@ class Refresh:
         operation = serving.under_way(self._containers, self._state)
         if operation is not None:
             yield f"{operation} is under way: wait until it is done, see status-detail"
+
+    def _units(self) -> Iterator[str]:
+        """Kubernetes refreshes the last unit first, and waits until that one is ready."""
+        if self._model.app.planned_units() > 1:
+            remedy = f"juju scale-application {self._state.application} 1"
+            yield f"run {remedy}: no other unit gets ready"
 
     def _versions(self) -> Iterable[str]:
         """The server that is to come, or the present one, and what has served."""

@@ -162,6 +162,10 @@ class Agent:
         logger.info("agent: %s the service %s (%s), %s", word, service.name, command[0], why)
         self._put(program, service.config, settings)
         if different:
+            # Before the plan is changed: where the event ends in between, no service goes on with
+            # what the plan had before.
+            if running:
+                _end(self._container, service)
             self._container.add_layer(service.name, layer, combine=True)
             if not service.remembers:
                 self._container.remove_path(service.status, recursive=True)
@@ -313,9 +317,12 @@ def _stop(container: ops.Container, *services: Service) -> None:
     for service in services:
         if _disable(container, service):
             logger.info("agent: stop the service %s", service.name)
-            _hurry(container, service)
-            timeout = EVENT.left(_CHANGE_TIMEOUT)
-            container.pebble.stop_services([service.name], timeout=timeout)
+            _end(container, service)
+
+
+def _end(container: ops.Container, service: Service) -> None:
+    _hurry(container, service)
+    container.pebble.stop_services([service.name], timeout=EVENT.left(_CHANGE_TIMEOUT))
 
 
 def _disable(container: ops.Container, service: Service) -> bool:

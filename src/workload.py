@@ -234,17 +234,17 @@ class Workload:
             return False
         why = f"changed: {', '.join(different)}" if running else "it does not run"
         logger.info("server: %s, %s", "restart" if running else "start", why)
-        if not running:
-            import control_plane  # noqa: PLC0415  # most events start no server
+        # Before the plan is changed: where the event ends in between, no server goes on with what
+        # the plan had before. And one that is still there would answer in the new one's stead.
+        self._end()
+        import control_plane  # noqa: PLC0415  # most events start no server
 
-            # Whatever it was that wrote the file: an older charm, a backup, somebody else.
-            control_plane.keep_only_copies(self._container)
+        # Whatever it was that wrote the file: an older charm, a backup, somebody else.
+        control_plane.keep_only_copies(self._container)
         if different:
             self._container.add_layer(SERVICE, layer, combine=True)
-        # A start is seen by the API's first answer: Pebble would only watch it for a second. The
-        # server that is to be replaced must be gone first, or it would answer in its stead.
-        timeout = EVENT.left(_STOP_TIMEOUT) if running else 0
-        self._container.pebble.restart_services([SERVICE], timeout=timeout)
+        # A start is seen by the API's first answer: Pebble would only watch it for a second.
+        self._container.pebble.restart_services([SERVICE], timeout=0)
         self._container.pebble.start_checks([_HANG])
         return True
 
@@ -255,19 +255,20 @@ class Workload:
             WaitingError: it needs longer than the event may take, and goes on.
         """
         service = self._container.get_services(SERVICE).get(SERVICE)
+        if service and service.current != pebble.ServiceStatus.INACTIVE:
+            logger.info("server: stop, %s", why)
+        self._end()
+
+    def _end(self) -> None:
+        """Let the server end, and return when none is left that somebody told to, as `stop`."""
+        service = self._container.get_services(SERVICE).get(SERVICE)
         if service is None:
             return
         # A service that waits for its next try is not running, and must be stopped all the same.
-        if service.current == pebble.ServiceStatus.INACTIVE:
-            self._need_ended()
-            return
-        logger.info("server: stop, %s", why)
-        # The check "ready" goes on: it tells Kubernetes that nobody is served.
-        self._container.pebble.stop_checks([_HANG])
-        self._container.pebble.stop_services([SERVICE], timeout=EVENT.left(_STOP_TIMEOUT))
-
-    def _need_ended(self) -> None:
-        """Return when no server ends any more that an earlier event or a check has told to."""
+        if service.current != pebble.ServiceStatus.INACTIVE:
+            # The check "ready" goes on: it tells Kubernetes that nobody is served.
+            self._container.pebble.stop_checks([_HANG])
+            self._container.pebble.stop_services([SERVICE], timeout=EVENT.left(_STOP_TIMEOUT))
         end = time.monotonic() + EVENT.left(_STOP_TIMEOUT)
         while self._ending():
             if time.monotonic() > end:

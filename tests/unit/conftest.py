@@ -201,6 +201,7 @@ class Server(Border):
         super().__init__()
         self.unit: Unit | None = None
         self.starts = 0
+        self.environments: dict[str, Mapping[str, str]] = {}
         self.down = False
         self.last_words = ""
         self.now = [1000.0]
@@ -270,6 +271,7 @@ def install(border: Server, patch: pytest.MonkeyPatch) -> None:
         assert border.unit is not None
         for name in services:
             service = self.get_plan().services[name]
+            border.environments[name] = service.environment
             if name != SERVICE:
                 border.unit.start_agent(name, service.command)
             elif border.last_words:

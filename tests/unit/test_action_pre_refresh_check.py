@@ -57,6 +57,11 @@ def test_a_unit_that_serves_is_ready_and_nothing_is_changed(saved):
     assert saved.status.name == "active"
 
 
+def test_other_units_are_to_go_first(saved):
+    saved.change(planned_units=2)
+    assert reasons(saved) == ["run juju scale-application dittofs 1: no other unit gets ready"]
+
+
 def test_without_s3_and_mysql_nobody_asks_for_them(deployed):
     assert reasons(deployed) == []
 

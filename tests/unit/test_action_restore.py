@@ -7,11 +7,11 @@ import shutil
 
 import pytest
 from ops import pebble, testing
-from ops._private import harness
 from scenario import mocking
 
 from tests.unit import agents, archives
 from tests.unit.conftest import Unit
+from tests.unit.cutting import cut
 
 SERVED = testing.ActiveStatus("nfs, smb: /export")
 KEY = base64.b64encode(b"k" * 32).decode()
@@ -666,35 +666,17 @@ def test_a_pod_that_is_lost_goes_on(saved, step):
     assert left(saved) == set()
 
 
-CALLS = ["push", "stop_services", "restart_services", "add_layer", "exec", "remove_path"]
-
-
 def restore_cut(unit: Unit, monkeypatch, number: int) -> int:
     """Restore, and cut the charm from Pebble at its call of that number, and all later ones.
 
     Returns:
         how many calls there were.
     """
-    calls = 0
-
-    def cutting(original):
-        def call(*args, **kwargs):
-            nonlocal calls
-            calls += unit.agent.archive.operation is not None
-            if calls > number:
-                raise pebble.ConnectionError("cut")
-            return original(*args, **kwargs)
-
-        return call
-
-    clients = (mocking._MockPebbleClient, harness._TestingPebbleClient)  # noqa: SLF001  # ops.testing's own Pebble
     with monkeypatch.context() as patch:
-        for name in CALLS:
-            owner = next(client for client in clients if name in vars(client))
-            patch.setattr(owner, name, cutting(getattr(owner, name)))
+        made = cut(patch, number, lambda: unit.agent.archive.operation is not None)
         with contextlib.suppress(testing.ActionFailed):
             restore(unit)
-    return calls
+    return len(made)
 
 
 def test_a_charm_that_is_not_cut_makes_so_many_calls(saved, monkeypatch):

@@ -1,5 +1,6 @@
 """Every fault is a worded status, and everything comes back when its cause is gone."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from ops import pebble, testing
 
 from tests.standin.core import Cut, Response, Timeout
+from tests.unit.cutting import cut as cut_from_pebble
 from units import GIB
 
 ACTIVE = testing.ActiveStatus("nfs, smb: /export, /more")
@@ -225,3 +227,20 @@ def test_what_a_creation_answers_is_compared_with_what_was_asked(deployed, route
     assert shares.get("/other", False) is False
     # Nothing is made on a store that is another one.
     assert ("/new" in shares) == ("default_permission" in fields)
+
+
+@pytest.mark.parametrize("number", range(24))
+def test_what_runs_is_what_the_plan_says_wherever_a_change_was_cut(deployed, monkeypatch, number):
+    deployed.relate()
+    deployed.relate_s3()
+    with monkeypatch.context() as patch:
+        made = cut_from_pebble(patch, number, lambda: True)
+        with contextlib.suppress(pebble.ConnectionError, testing.errors.UncaughtCharmError):
+            deployed.configure(log_level="debug")
+    assert len(made) <= 24
+    deployed.run("update_status")
+    for name in ("dittofs", "agent"):
+        container = deployed.state.get_container(name)
+        for service, told in container.plan.services.items():
+            assert container.service_statuses[service] == pebble.ServiceStatus.ACTIVE
+            assert deployed.border.environments[service] == told.environment, service
