@@ -161,15 +161,15 @@ class Agent:
         word = "restart" if running else "start"
         logger.info("agent: %s the service %s (%s), %s", word, service.name, command[0], why)
         self._put(program, service.config, settings)
-        if different:
+        if running:
             # Before the plan is changed: where the event ends in between, no service goes on with
             # what the plan had before.
-            if running:
-                _end(self._container, service)
+            _end(self._container, service)
+        if different:
             self._container.add_layer(service.name, layer, combine=True)
             if not service.remembers:
                 self._container.remove_path(service.status, recursive=True)
-        self._restart()
+        self._start()
         return True
 
     def ensure_from(
@@ -214,8 +214,9 @@ class Agent:
     def restart(self) -> None:
         """Let the service try again what it gave up."""
         logger.info("agent: restart the service %s, it gave up", self._service.name)
+        _end(self._container, self._service)
         self._container.remove_path(self._service.status, recursive=True)
-        self._restart()
+        self._start()
 
     def execute(self, settings: bytes, command: Sequence[str], timeout: float) -> Answer:
         """Run a command to its end, within `timeout` seconds, with settings of its own.
@@ -256,9 +257,8 @@ class Agent:
         """What the service says of itself, as JSON; None as long as it has said nothing."""
         return files.read(self._container, self._service.status)
 
-    def _restart(self) -> None:
-        """Start it, or start it anew; no replan, which starts others that ran once as well."""
-        _hurry(self._container, self._service)
+    def _start(self) -> None:
+        """Start it; no replan, which starts others that ran once as well."""
         timeout = EVENT.left(_CHANGE_TIMEOUT)
         self._container.pebble.restart_services([self._service.name], timeout=timeout)
 

@@ -384,7 +384,7 @@ def _layer(digest: str, options: Options, credentials: Credentials) -> pebble.La
                     "override": "replace",
                     "period": "10s",
                     "timeout": "8s",
-                    "threshold": 5,
+                    "threshold": 4,
                     "startup": "enabled",
                     "exec": {"command": f"/bin/sh {_CHECK_HANG}"},
                 },

@@ -190,6 +190,10 @@ class _Watch:
         self._first: dict[str, float] = {}
         self._last: dict[str, float] = {}
 
+    def alive(self, silence: float) -> None:
+        """It goes on."""
+        del silence
+
     def told(self, message: str, done: int | None, total: int | None) -> None:
         """Something was said."""
         del done, total

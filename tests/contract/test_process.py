@@ -187,3 +187,17 @@ def test_an_api_port_that_is_taken_ends_it(fresh):
         fresh.launch()
         assert fresh.end() == 1
     assert "address already in use" in fresh.log.lower()
+
+
+def test_it_says_whether_a_server_answers(fresh):
+    def running() -> bool:
+        words = ["status", "--api-port", str(fresh.port), "--output", "json"]
+        done = subprocess.run(
+            [fresh.program.path, *words], env={}, capture_output=True, text=True, check=True
+        )
+        assert '"running": ' in done.stdout
+        return '"running": true' in done.stdout
+
+    assert not running()
+    fresh.start()
+    assert running()

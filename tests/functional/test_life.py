@@ -396,6 +396,25 @@ def test_nothing_of_the_containers_environment_reaches_server_and_agent(deployed
     assert names_of_variables(guard) - WRAPPERS == {"PATH", "PEBBLE", "PEBBLE_SOCKET"}
 
 
+@pytest.mark.parametrize("wget", ["#!/bin/sh\nkill -SEGV $$\n", "#!/bin/sh\nexit 127\n"])
+def test_a_hang_is_seen_without_the_images_wget(deployed, wget):
+    container = deployed.pod.containers["dittofs"]
+    program = container.root / "bin" / "wget"
+    program.write_text(wget)
+    answered = container.root / "config" / "answered"
+    answered.unlink(missing_ok=True)
+    check = ["/bin/sh", "/config/check-hang.sh"]
+    container.client.exec(check).wait()
+    assert answered.exists()
+    pid = server_pid(deployed)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(Exception, match="non-zero exit code 1"):
+            container.client.exec(check, timeout=20).wait()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def test_smb_serves_a_file(unit, tmp_path):
     if not unit.pod.server.real or not shutil.which("smbclient"):
         pytest.skip("needs a real server and smbclient")

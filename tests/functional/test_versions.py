@@ -6,6 +6,7 @@ import pytest
 from ops import testing
 
 from tests import servers
+from tests.functional.files import Files
 from tests.functional.pod import Pod
 from tests.functional.test_life import CONTENT, wait_for_file
 from tests.functional.unit import Unit
@@ -97,7 +98,8 @@ def newest(tmp_path):
         made.close()
 
 
-def test_a_downgrade_is_refused_and_the_newer_image_is_the_way_out(newest, files):
+def test_a_downgrade_is_refused_and_the_newer_image_is_the_way_out(newest):
+    files = Files(real=newest.pod.server.real)
     files.put("/export", "a", CONTENT)
     status = image(newest, servers.standin())
     assert status.name == "blocked"

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
+from urllib.request import urlopen
 
 import yaml
 
@@ -258,14 +259,26 @@ def start(path: Path) -> None:
     _log("INFO", "DittoFS runtime stopped")
 
 
+def status(port: int) -> None:
+    """Whether a server answers here, as JSON; always a success."""
+    try:
+        with urlopen(f"http://localhost:{port}/health", timeout=10) as answer:
+            running = bool(answer.read())
+    except OSError:
+        running = False
+    sys.stdout.write(json.dumps({"running": running, "healthy": running}, indent=2) + "\n")
+
+
 def main(arguments: list[str]) -> None:
     """The words of the command line."""
     if arguments == ["version"]:
         sys.stderr.write(f"dfs {VERSION}\n  Commit:     standin\n  Built:      unknown\n")
+    elif arguments[:2] == ["status", "--api-port"] and arguments[3:] == ["--output", "json"]:
+        status(int(arguments[2]))
     elif arguments[:3] == ["start", "--foreground", "--config"] and arguments[3:]:
         start(Path(arguments[3]))
     else:
-        _fail("usage: start --foreground --config FILE | version")
+        _fail("usage: start --foreground --config FILE | status --api-port N --output json")
 
 
 if __name__ == "__main__":

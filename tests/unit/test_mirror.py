@@ -415,7 +415,7 @@ def test_a_mirror_that_is_stopped_or_started_anew_beside_a_server_does_not_wait_
     mirrored, asked_of_pebble
 ):
     mirrored.configure(mirror_max_lag=7)
-    assert asked_of_pebble == ["SIGINT agent", "restart agent"]
+    assert asked_of_pebble == ["SIGINT agent", "stop agent", "restart agent"]
     asked_of_pebble.clear()
     mirrored.unrelate()
     assert asked_of_pebble == ["SIGINT agent", "stop agent"]
