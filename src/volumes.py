@@ -224,8 +224,8 @@ def check(pair: Pair, owner: Owner) -> None:
     if metadata is None and content is None:
         name = "metadata" if pair.metadata.data else "content"
         raise MismatchError(
-            f"the {name} volume holds files this charm did not write; attach the right volumes, "
-            f"or run start-without volume={name} to put them aside",
+            f"the {name} volume holds files this charm did not write; bring the right volumes "
+            f"back, or run start-without volume={name} to put them aside",
             lost=name,
         )
     if metadata is None or content is None:
@@ -397,8 +397,8 @@ def _lost(lost: Volume, other: Marker | None) -> MismatchError:
     what = "is empty" if lost.empty else "holds files this charm did not write"
     left = "content" if lost.name == "metadata" else "metadata"
     return MismatchError(
-        f"the {lost.name} volume {what}, the {left} volume has {shares}: attach the volume that "
-        f"belongs to it, restore a backup, or run start-without volume={lost.name}",
+        f"the {lost.name} volume {what}, the {left} volume has {shares}: bring the volume back "
+        f"that belongs to it, restore a backup, or run start-without volume={lost.name}",
         lost=lost.name,
     )
 
@@ -421,8 +421,8 @@ def _foreign(metadata: Marker, content: Marker, owner: Owner) -> MismatchError:
     wrong = metadata if foreign == "metadata" else content
     return MismatchError(
         f"the {foreign} volume belongs to another instance ({wrong.application}, "
-        f"{_shares(wrong)}): attach the volume that belongs to the other one, restore a backup, "
-        f"or run start-without volume={foreign}",
+        f"{_shares(wrong)}): bring the volume back that belongs to the other one, restore a "
+        f"backup, or run start-without volume={foreign}",
         lost=foreign,
     )
 
