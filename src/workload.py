@@ -243,9 +243,10 @@ class Workload:
         control_plane.keep_only_copies(self._container)
         if different:
             self._container.add_layer(SERVICE, layer, combine=True)
+        # Before the server, which an event that ends in between would leave without it.
+        self._container.pebble.start_checks([_HANG])
         # A start is seen by the API's first answer: Pebble would only watch it for a second.
         self._container.pebble.restart_services([SERVICE], timeout=0)
-        self._container.pebble.start_checks([_HANG])
         return True
 
     def stop(self, why: str) -> None:

@@ -7,7 +7,10 @@ from ops import pebble
 from ops._private import harness
 from scenario import mocking
 
-_CALLS = ("push", "stop_services", "restart_services", "add_layer", "exec", "remove_path")
+_CALLS = (
+    *("push", "stop_services", "restart_services", "add_layer", "exec", "remove_path"),
+    *("start_checks", "stop_checks"),
+)
 
 
 def cut(patch: pytest.MonkeyPatch, number: int, counts: Callable[[], bool]) -> list[str]:

@@ -15,7 +15,7 @@ ACTIVE = testing.ActiveStatus("nfs, smb: /export, /more")
 WANTED = "- {name: /export, access: read, squash: none}\n- name: /more"
 
 
-def cut(*_):
+def cuts(*_):
     raise Cut
 
 
@@ -39,7 +39,7 @@ FAULTS = {
     "500": answers(500),
     "503": answers(503, b"<html>"),
     "time-out": slow,
-    "cut": cut,
+    "cut": cuts,
     "garbage": answers(200, b"{{{", "application/json"),
 }
 PLACES = {
@@ -229,18 +229,42 @@ def test_what_a_creation_answers_is_compared_with_what_was_asked(deployed, route
     assert ("/new" in shares) == ("default_permission" in fields)
 
 
+def cut(unit, monkeypatch, number, event):
+    """Run an event that is cut from Pebble after so many changes, and an idle one after it."""
+    with monkeypatch.context() as patch:
+        made = cut_from_pebble(patch, number, lambda: True)
+        with contextlib.suppress(pebble.ConnectionError, testing.errors.UncaughtCharmError):
+            event()
+    unit.run("update_status")
+    return len(made)
+
+
+def runs_as_planned(unit) -> None:
+    for name in ("dittofs", "agent"):
+        container = unit.state.get_container(name)
+        for service, told in container.plan.services.items():
+            assert container.service_statuses[service] == pebble.ServiceStatus.ACTIVE
+            assert unit.border.environments[service] == told.environment, service
+        for check in container.check_infos:
+            assert check.status == pebble.CheckStatus.UP, check
+
+
 @pytest.mark.parametrize("number", range(24))
 def test_what_runs_is_what_the_plan_says_wherever_a_change_was_cut(deployed, monkeypatch, number):
     deployed.relate()
     deployed.relate_s3()
-    with monkeypatch.context() as patch:
-        made = cut_from_pebble(patch, number, lambda: True)
-        with contextlib.suppress(pebble.ConnectionError, testing.errors.UncaughtCharmError):
-            deployed.configure(log_level="debug")
-    assert len(made) <= 24
-    deployed.run("update_status")
-    for name in ("dittofs", "agent"):
-        container = deployed.state.get_container(name)
-        for service, told in container.plan.services.items():
-            assert container.service_statuses[service] == pebble.ServiceStatus.ACTIVE
-            assert deployed.border.environments[service] == told.environment, service
+    made = cut(deployed, monkeypatch, number, lambda: deployed.configure(log_level="debug"))
+    assert made <= 24
+    runs_as_planned(deployed)
+
+
+@pytest.mark.parametrize("number", range(16))
+def test_what_was_stopped_runs_whole_wherever_its_start_was_cut(deployed, monkeypatch, number):
+    marker = deployed.root / "content" / ".dittofs-charm.json"
+    text = marker.read_text()
+    marker.unlink()
+    assert deployed.run("update_status").name == "blocked"
+    assert deployed.service == pebble.ServiceStatus.INACTIVE
+    marker.write_text(text)
+    assert cut(deployed, monkeypatch, number, lambda: deployed.run("config_changed")) <= 16
+    runs_as_planned(deployed)
