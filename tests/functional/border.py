@@ -19,7 +19,7 @@ from tests import bed, folders
 PORTS = (bed.API, bed.NFS, bed.SMB, bed.METRICS, bed.MIRROR, bed.BACKUP)
 _PLACES = ("/config", "/data/metadata", "/data/content", "/app", "/tmp/dittofs-agent")  # noqa: S108  # the container's
 _PATH = re.compile(rf"(?<![\w./-])(?=(?:{'|'.join(_PLACES)})(?:[/\s\"'\\]|$))")
-_PORT = r"((?:localhost|127\.0\.0\.1):|port\"?: ?)({})\b"
+_PORT = r"((?:localhost|127\.0\.0\.1):|port\"?: ?|--api-port )({})\b"
 _EVERYWHERE, _HERE = "host: 0.0.0.0", "host: 127.0.0.1"
 
 Text = Callable[[str], str]

@@ -102,6 +102,7 @@ def border(tmp_path, monkeypatch):
         ("http://localhost:8080/health", "http://localhost:21080/health"),
         ('{"enabled":true,"port":12049}', '{"enabled":true,"port":25049}'),
         ("  host: 0.0.0.0\n  port: 9090\n", "  host: 127.0.0.1\n  port: 22090\n"),
+        ("/app/dfs status --api-port 8080", "{}/app/dfs status --api-port 21080"),
         ("/export/config /database /dataset 8080", "/export/config /database /dataset 8080"),
     ],
 )
