@@ -20,7 +20,7 @@ from tests.juju import AGENT
 from tests.s3 import FaultyProxy, S3Server
 from tests.soak.moments import read
 from tests.soak.victims import Scene
-from units import MIB
+from units import GIB, MIB
 
 SHARES = ("/export", "/b")
 KEEP = 3
@@ -64,7 +64,8 @@ class Site:
         self.s3 = s3
         self.bucket = bucket
         self.proxy = FaultyProxy(s3.port)
-        self.pod = Pod(root / "pod")
+        # It is filled by a file, and its files are in memory.
+        self.pod = Pod(root / "pod", sizes={"content": 2 * GIB})
         self.scene = Scene(self.pod, self.proxy, random)
         self.unit = Unit(self.pod)
         self.files = Files(real=self.pod.server.real)
@@ -230,7 +231,12 @@ class Site:
     def _deploy(self) -> None:
         self.pod.start()
         shares = "\n".join(f"- name: {share}" for share in SHARES)
-        config: dict[str, Any] = {"protocols": "nfs", "shares": shares, "backup-keep": str(KEEP)}
+        config: dict[str, Any] = {
+            "protocols": "nfs",
+            "shares": shares,
+            "backup-keep": str(KEEP),
+            "allow-small-content-volume": True,
+        }
         self.unit.change(config=config)
         self.unit.deploy()
         BucketProvider(self.s3, self.bucket, self.proxy.url).relate(self.unit)
