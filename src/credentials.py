@@ -69,10 +69,7 @@ def read(model: ops.Model, secret_id: str) -> dict[str, str]:
     Raises:
         ops.ModelError: Juju does not give it; `ops.SecretNotFoundError` where it is gone.
     """
-    kept = _contents.setdefault(model, {})
-    if secret_id not in kept:
-        kept[secret_id] = _secret(model, id=secret_id).get_content(refresh=True)
-    return kept[secret_id]
+    return _content(model, secret_id, _secret(model, id=secret_id))
 
 
 def load(model: ops.Model) -> Credentials | None:
@@ -245,13 +242,17 @@ def _credentials(secret_id: str, content: dict[str, str]) -> Credentials:
 
 
 def _applied(model: ops.Model) -> dict[str, str] | None:
+    try:
+        return _content(model, _APPLIED_LABEL, _secret(model, label=_APPLIED_LABEL))
+    except ops.SecretNotFoundError:
+        return None
+
+
+def _content(model: ops.Model, name: str, secret: ops.Secret) -> dict[str, str]:
     kept = _contents.setdefault(model, {})
-    if _APPLIED_LABEL not in kept:
-        try:
-            kept[_APPLIED_LABEL] = _secret(model, label=_APPLIED_LABEL).get_content(refresh=True)
-        except ops.SecretNotFoundError:
-            return None
-    return kept[_APPLIED_LABEL]
+    if name not in kept:
+        kept[name] = secret.get_content(refresh=True)
+    return kept[name]
 
 
 def _secret(model: ops.Model, *, id: str | None = None, label: str | None = None) -> ops.Secret:  # noqa: A002  # as ops calls it

@@ -77,7 +77,7 @@ def reconcile(containers: Containers, state: State, model: ops.Model) -> Outcome
     outcome = Outcome()
     try:
         with pebble_errors():
-            if not state.attached:
+            if state.detached:
                 Workload(containers.dittofs).stop("a volume is not attached")
                 _end(containers.agent, sidecar.MIRROR, sidecar.BACKUP, sidecar.GUARD)
             state.need_volumes()

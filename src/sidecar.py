@@ -161,10 +161,9 @@ class Agent:
         word = "restart" if running else "start"
         logger.info("agent: %s the service %s (%s), %s", word, service.name, command[0], why)
         self._put(program, service.config, settings)
-        if running:
-            # Before the plan is changed: where the event ends in between, no service goes on with
-            # what the plan had before.
-            _end(self._container, service)
+        # Before the plan is changed: where the event ends in between, no service goes on with what
+        # the plan had before, nor one that waits for its next try.
+        _end(self._container, service)
         if different:
             self._container.add_layer(service.name, layer, combine=True)
             if not service.remembers:
@@ -321,8 +320,11 @@ def _stop(container: ops.Container, *services: Service) -> None:
 
 
 def _end(container: ops.Container, service: Service) -> None:
-    _hurry(container, service)
-    container.pebble.stop_services([service.name], timeout=EVENT.left(_CHANGE_TIMEOUT))
+    """Let a service end at once; nothing where it has ended."""
+    found = container.get_services(service.name).get(service.name)
+    if found and found.current != pebble.ServiceStatus.INACTIVE:
+        _hurry(container, service)
+        container.pebble.stop_services([service.name], timeout=EVENT.left(_CHANGE_TIMEOUT))
 
 
 def _disable(container: ops.Container, service: Service) -> bool:

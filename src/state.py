@@ -50,6 +50,7 @@ class State(BaseModel):
             secrets of related applications and of the keys are not read then.
         told: a digest of what databags and the model's proxies say; of secrets it has the ids.
         volumes: the storages that are mounted, with their place in the charm container.
+        detached: whether Juju does not even list one of the storages.
         credentials: None as long as the leader has not made them.
         admin_password: what `admin` shall have; None where the option's secret is no use.
         instance: that of the volumes that the application has had; None where none is known.
@@ -75,6 +76,7 @@ class State(BaseModel):
     faulty: frozenset[str]
     mistakes: tuple[str, ...]
     volumes: dict[str, Path]
+    detached: bool
     credentials: Credentials | None
     admin_password: SecretStr | None
     instance: str | None
@@ -112,6 +114,7 @@ class State(BaseModel):
             faulty=loaded.faulty,
             mistakes=tuple(mistakes),
             volumes=_volumes(charm.model),
+            detached=not all(charm.model.storages[name] for name in VOLUMES),
             credentials=made,
             admin_password=password,
             instance=_instance(charm.model),
@@ -232,10 +235,10 @@ def remember(model: ops.Model, juju: State, instance: str | None) -> None:
     They are marked by then: what is known here has been on both.
     """
     peers = model.get_relation(PEERS)
-    if peers is None or instance in {None, juju.instance}:
+    if peers is None or instance is None or instance == juju.instance:
         return
     databag = peers.data[model.app if juju.leader else model.unit]
-    if instance is not None and databag.get(_INSTANCE_KEY) != instance:
+    if databag.get(_INSTANCE_KEY) != instance:
         databag[_INSTANCE_KEY] = instance
         logger.info("peers: the volumes are those of instance %s", instance)
 
@@ -268,9 +271,9 @@ def _number(unit: str) -> int:
 def _volumes(model: ops.Model) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in VOLUMES:
-        # Juju lists a storage before it is mounted, and does not know its place until then.
-        with contextlib.suppress(ops.ModelError):
-            for storage in model.storages[name]:
+        for storage in model.storages[name][:1]:
+            # Juju lists a storage before it is mounted, and does not know its place until then.
+            with contextlib.suppress(ops.ModelError):
                 found[name] = storage.location
     return found
 

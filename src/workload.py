@@ -236,7 +236,7 @@ class Workload:
         logger.info("server: %s, %s", "restart" if running else "start", why)
         # Before the plan is changed: where the event ends in between, no server goes on with what
         # the plan had before. And one that is still there would answer in the new one's stead.
-        self._end()
+        self.stop()
         import control_plane  # noqa: PLC0415  # most events start no server
 
         # Whatever it was that wrote the file: an older charm, a backup, somebody else.
@@ -249,24 +249,24 @@ class Workload:
         self._container.pebble.restart_services([SERVICE], timeout=0)
         return True
 
-    def stop(self, why: str) -> None:
+    def stop(self, why: str = "") -> None:
         """End the server in good order; return when it is down. Nothing where it does not run.
+
+        One that an earlier event or a check has told to end is waited for as well.
+
+        Args:
+            why: for the log; empty where a restart is told there already.
 
         Raises:
             WaitingError: it needs longer than the event may take, and goes on.
         """
         service = self._container.get_services(SERVICE).get(SERVICE)
-        if service and service.current != pebble.ServiceStatus.INACTIVE:
-            logger.info("server: stop, %s", why)
-        self._end()
-
-    def _end(self) -> None:
-        """Let the server end, and return when none is left that somebody told to, as `stop`."""
-        service = self._container.get_services(SERVICE).get(SERVICE)
         if service is None:
             return
         # A service that waits for its next try is not running, and must be stopped all the same.
         if service.current != pebble.ServiceStatus.INACTIVE:
+            if why:
+                logger.info("server: stop, %s", why)
             # The check "ready" goes on: it tells Kubernetes that nobody is served.
             self._container.pebble.stop_checks([_HANG])
             self._container.pebble.stop_services([SERVICE], timeout=EVENT.left(_STOP_TIMEOUT))

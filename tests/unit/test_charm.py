@@ -206,6 +206,15 @@ def test_the_first_start_waits_for_both_volumes(unit):
     assert unit.run("storage_attached", unit.storages[1]) == active()
 
 
+def test_a_server_serves_on_where_juju_cannot_say_for_a_moment_where_a_volume_is(deployed):
+    deployed.mounted.clear()
+    assert deployed.run("update_status").name == "waiting"
+    assert deployed.service == pebble.ServiceStatus.ACTIVE
+    deployed.attach()
+    assert deployed.run("update_status") == active()
+    assert deployed.border.starts == 1
+
+
 def test_teardown_drains_and_stops_and_nothing_starts_it_again(deployed):
     calls = deployed.server.calls
     deployed.run("storage_detaching", deployed.storages[0])

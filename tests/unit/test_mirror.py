@@ -421,6 +421,22 @@ def test_a_mirror_that_is_stopped_or_started_anew_beside_a_server_does_not_wait_
     assert asked_of_pebble == ["SIGINT agent", "stop agent"]
 
 
+def test_a_mirror_that_waits_for_its_next_try_is_stopped_before_its_plan_is_changed(
+    mirrored, asked_of_pebble
+):
+    """Else Pebble may start it in between."""
+    agent = mirrored.state.get_container(AGENT)
+    waits = {**agent.service_statuses, AGENT: pebble.ServiceStatus.ERROR}
+    mirrored.change(
+        containers=[
+            mirrored.state.get_container("dittofs"),
+            dataclasses.replace(agent, service_statuses=waits),
+        ]
+    )
+    mirrored.configure(mirror_max_lag=7)
+    assert asked_of_pebble[:3] == ["SIGINT agent", "stop agent", "restart agent"]
+
+
 def test_volumes_that_are_not_right_are_not_mirrored(mirrored):
     (mirrored.root / "content" / ".dittofs-charm.json").unlink()
     assert mirrored.run("update_status").name == "blocked"

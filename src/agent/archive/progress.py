@@ -23,28 +23,17 @@ class Progress:
         self._listener = listener
         self._stop = stop or threading.Event()
 
-    def say(
-        self,
-        message: str,
-        *,
-        done: int | None = None,
-        total: int | None = None,
-        silence: float | None = None,
-    ) -> None:
-        """Tell how far it is.
-
-        Args:
-            message: for people.
-            done: bytes.
-            total: bytes.
-            silence: how many seconds it may take until the work is heard of again.
-        """
-        self.check(silence)
+    def say(self, message: str, *, done: int | None = None, total: int | None = None) -> None:
+        """Tell how far it is; `done` and `total` in bytes."""
+        self.check()
         if self._listener:
             self._listener.told(message, done, total)
 
     def check(self, silence: float | None = None) -> None:
-        """Return where the work may go on; `silence` as in `say`.
+        """Return where the work may go on.
+
+        Args:
+            silence: how many seconds it may take until the work is heard of again.
 
         Raises:
             ArchiveError: `cancelled`.

@@ -4,6 +4,7 @@
 undone by it at its next start, or done anew over what is there.
 """
 
+import contextlib
 import json
 import logging
 import time
@@ -19,6 +20,7 @@ from agent.archive.server import (
     CONFLICT,
     REFUSED,
     RESTORE_SECONDS,
+    NoAnswerError,
     Server,
     ServerError,
     ShareInfo,
@@ -79,7 +81,7 @@ def finish(settings: ArchiveSettings, request: Request, progress: Progress) -> d
         found = _healthy(server, staged.shares, progress)
         progress.say("deleting the snapshots of the restore")
         problems = {
-            share.name: _delete(server, share.name, settled.snapshots(share.name))
+            share.name: _delete(server, share.name, settled.snapshots(share.name), progress)
             for share in staged.shares
         }
         return {
@@ -215,11 +217,18 @@ def _healthy(
         progress.wait(1.0)
 
 
-def _delete(server: Server, name: str, snapshots: Sequence[str]) -> str:
-    """Delete snapshots of a share; what is left of them is not worth to fail for."""
+def _delete(server: Server, name: str, snapshots: Sequence[str], progress: Progress) -> str:
+    """Delete snapshots of a share; what is left of them is not worth to fail for.
+
+    Nobody deletes those later that the server made of itself, so one that ends is waited for.
+    """
     problem = ""
     for snapshot in snapshots:
         try:
+            with contextlib.suppress(NoAnswerError):
+                server.delete_snapshot(name, snapshot)
+                continue
+            server.wait_ready(progress, _READY_SECONDS)
             server.delete_snapshot(name, snapshot)
         except ServerError as error:
             logger.warning("%s", error)

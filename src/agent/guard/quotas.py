@@ -50,7 +50,7 @@ class ShareQuota:
         self._frozen_at = 0
         self._counting: Future[int | None] | None = None
         self._counted_used = 0
-        self._asked_at = self._counted_from = self._count_at = 0.0
+        self._counted_from = self._count_at = 0.0
         self._applied: int | None = None
         self._applied_text: str | None = None
 
@@ -62,7 +62,9 @@ class ShareQuota:
     @property
     def counting_since(self) -> float | None:
         """When the count that has not ended yet was asked for, in unix time."""
-        return self._asked_at if self._counting and not self._counting.done() else None
+        if self._counting is None or self._counting.done():
+            return None
+        return time.time() - (time.monotonic() - self._counted_from)
 
     @property
     def nearly_full(self) -> bool:
@@ -102,7 +104,7 @@ class ShareQuota:
             self._count_at = now + max(_COUNT_EVERY, pause)
         due = self._counting is None and time.monotonic() >= self._count_at
         if due and (crowded or self.nearly_full):
-            self._asked_at, self._counted_from = time.time(), time.monotonic()
+            self._counted_from = time.monotonic()
             self._counting = self._executor.submit(self._count)
 
     def apply(self, server: Server, name: str, level: Level) -> None:
