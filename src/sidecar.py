@@ -18,6 +18,7 @@ import ops
 from ops import pebble
 
 import bundle
+import checks
 import files
 import layers
 from deadline import EVENT
@@ -339,7 +340,7 @@ def _disable(container: ops.Container, service: Service) -> bool:
     if service.check:
         check = container.get_checks(service.check).get(service.check)
         if check and check.status != pebble.CheckStatus.INACTIVE:
-            container.pebble.stop_checks([service.check])
+            checks.stop(container.pebble, service.name, service.check)
     return found.current != pebble.ServiceStatus.INACTIVE
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import ops
 from ops import pebble
 
+import checks
 import files
 import layers
 import releases
@@ -241,8 +242,8 @@ class Workload:
 
         # Whatever it was that wrote the file: an older charm, a backup, somebody else.
         control_plane.keep_only_copies(self._container)
-        if different:
-            self._container.add_layer(SERVICE, layer, combine=True)
+        # Also where nothing differs, for a check that was stopped while it was made: see checks.
+        self._container.add_layer(SERVICE, layer, combine=True)
         # Before the server, which an event that ends in between would leave without it.
         self._container.pebble.start_checks([_HANG])
         # A start is seen by the API's first answer: Pebble would only watch it for a second.
@@ -268,7 +269,7 @@ class Workload:
             if why:
                 logger.info("server: stop, %s", why)
             # The check "ready" goes on: it tells Kubernetes that nobody is served.
-            self._container.pebble.stop_checks([_HANG])
+            checks.stop(self._container.pebble, SERVICE, _HANG)
             self._container.pebble.stop_services([SERVICE], timeout=EVENT.left(_STOP_TIMEOUT))
         end = time.monotonic() + EVENT.left(_STOP_TIMEOUT)
         while self._ending():

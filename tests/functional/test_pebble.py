@@ -11,6 +11,7 @@ import ops
 import pytest
 from ops import pebble
 
+import checks
 import layers
 from agent.archive import notices
 from tests import servers
@@ -180,6 +181,8 @@ def test_a_check_is_made_until_it_is_stopped_whatever_the_plan_says(client, tmp_
     assert client.stop_checks(["c"]) == ["c"]
     time.sleep(0.2)
     assert not made(tmp_path)
+    # It may have noted itself as running again: see the next test.
+    client.add_layer("c", pebble.Layer({}), combine=True)
     (info,) = client.get_checks()
     assert info.status == pebble.CheckStatus.INACTIVE
     assert client.stop_checks(["c"]) == []
@@ -189,6 +192,32 @@ def test_a_check_is_made_until_it_is_stopped_whatever_the_plan_says(client, tmp_
     client.stop_checks(["c"])
     client.add_layer("c", counting(tmp_path, "enabled"), combine=True)
     assert made(tmp_path)
+
+
+def test_a_check_that_is_stopped_while_it_is_made_can_be_stopped_and_started_again(
+    client, tmp_path
+):
+    seen = tmp_path / "seen"
+    check: Any = {
+        "override": "replace",
+        "period": "50ms",
+        "timeout": "49ms",
+        "startup": "disabled",
+        "exec": {"command": f"sh -c 'echo x > {seen}; sleep 0.01'"},
+    }
+    given = pebble.Layer({"checks": {"c": check}})
+    client.add_layer("c", given, combine=True)
+    for delay in range(24):
+        assert client.start_checks(["c"]) == ["c"]
+        seen.unlink(missing_ok=True)
+        while not seen.exists():
+            time.sleep(0.0005)
+        time.sleep(0.008 + delay % 12 * 0.0005)
+        # What Pebble noted comes to light a moment later.
+        checks.stop(client, "c", "c")
+        time.sleep(0.1)
+        checks.stop(client, "c", "c")
+        client.add_layer("c", given, combine=True)
 
 
 def test_a_stopped_check_that_is_enabled_is_made_again_from_any_change_of_the_plan_on(
