@@ -156,10 +156,7 @@ class Actions:
         """Show everything; what cannot be reached is said in its place."""
         guard = self._guard()
         detail: dict[str, object] = {
-            "reasons": [
-                f"{error.status.name}: {error}{error.more and f'; {error.more}'}"
-                for error in self._call.findings
-            ],
+            "reasons": [f"{error.status.name}: {error.whole}" for error in self._call.findings],
             "volumes": report.volume_rows(self._container, self._state),
             **report.guard_detail(guard),
             **report.mirror_detail(self._containers.agent, self._state),
@@ -169,7 +166,7 @@ class Actions:
             with self._connect() as api:
                 detail |= report.server_detail(api, self._state, METRICS_URL, guard)
         except CharmError as error:
-            detail["server"] = {"version": "unknown", "reason": str(error)}
+            detail["server"] = {"version": "unknown", "reason": error.whole}
         if params.format == "json":
             return {"status": report.as_json(detail)}
         return {"status": report.as_text(detail)}
@@ -273,7 +270,7 @@ class Actions:
         if mismatch is None or mismatch.lost is None:
             raise BlockedError("no volume is missing: there is nothing to do without")
         if mismatch.lost != params.volume:
-            raise BlockedError(f"what is not right is volume={mismatch.lost}: {mismatch}")
+            raise BlockedError(f"what is not right is volume={mismatch.lost}: {mismatch.whole}")
         self._need_nothing_under_way()
         # It may be at work on the volume.
         sidecar.stop(self._containers.agent, sidecar.MIRROR)

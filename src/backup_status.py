@@ -93,9 +93,9 @@ def parse(text: bytes | None) -> Report:
         return Report()
 
 
-def problem(kind: str, text: str) -> CharmError:
+def problem(kind: str, text: str, more: str = "") -> CharmError:
     """An error of the agent as one of this charm."""
-    return BlockedError(text) if kind in _A_PERSON_ACTS else WaitingError(text)
+    return (BlockedError if kind in _A_PERSON_ACTS else WaitingError)(text, more=more)
 
 
 def progress(report: Report, operation: Operation) -> str:
@@ -111,21 +111,22 @@ def findings(report: Report, operation: Operation | None) -> Iterator[CharmError
     since = _silent_since(report, operation) if operation else None
     if since:
         yield WaitingError(
-            f"s3-backup: nothing is heard of {operation} since {moment(since)}; to give it up, "
-            "remove the relation"
+            f"s3-backup: nothing is heard of {operation} since {moment(since)}",
+            more="to give it up, remove the relation",
         )
     if report.standing:
         yield BlockedError(
-            f"s3-backup: {report.standing}; a damaged backup goes by delete-backup, all else is "
-            "tried again after the next backup"
+            f"s3-backup: {report.standing}",
+            more="a damaged backup goes by delete-backup, all else is tried again after the next "
+            "backup",
         )
     failure, success = report.last_failure, report.last_success
     if failure and (success is None or failure.at > success.at):
-        text = (
-            f"s3-backup: the last backup failed on {moment(failure.at)}: {failure.text}; "
-            "run create-backup when that is mended"
+        yield problem(
+            failure.kind,
+            f"s3-backup: the last backup failed: {failure.text}",
+            more=f"that was on {moment(failure.at)}; run create-backup when it is mended",
         )
-        yield problem(failure.kind, text)
     elif report.overdue:
         last = f"the last one is of {moment(success.at)}" if success else "there is none yet"
         yield WaitingError(f"s3-backup: a backup is overdue, {last}")

@@ -200,7 +200,7 @@ class Backups:
                     return ended
                 text = self.progress()
             except CharmError as error:
-                text = str(error)
+                text = error.whole
                 if isinstance(error, BlockedError):
                     return f"goes on: {text}"
             if text != said:

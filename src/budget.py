@@ -35,8 +35,8 @@ _HALT = 512 * MIB
 _WARNING = 85
 # What gives a volume room again. The server keeps a record of each file that was removed.
 REMEDIES = {
-    "metadata": "delete shares that nobody needs, or give it more room",
-    "content": "remove files or shares, or give it more room",
+    "metadata": "delete shares or enlarge the metadata volume",
+    "content": "remove files or enlarge the content volume",
 }
 
 
@@ -145,11 +145,12 @@ def divide(
         taken += for_backups
         size = max(taken + _LEAST_RESERVE, int(taken / (1 - _RESERVE)))
         size = -(-size // GIB) * GIB
-        beside = f" beside {len(others)} that are not listed" if others else ""
+        beside = f" with {len(others)} that are not listed" if others else ""
         problem = BlockedError(
-            f"the content volume of {format_size(space.usable)} holds {fitting} of the "
-            f"{len(quotas)} shares{beside}: use one of {format_size(size)}, or list fewer shares "
-            "or smaller quotas; for a trial set allow-small-content-volume=true"
+            f"use a content volume of {format_size(size)} or list fewer shares: {fitting} of "
+            f"{len(quotas)} fit",
+            more=f"this one has {format_size(space.usable)}{beside}; smaller quotas need less; "
+            "for a trial set allow-small-content-volume=true",
         )
     return Budget(space.usable, reserve, max(room, 0), needs, bounds, problem=problem)
 
@@ -159,6 +160,6 @@ def nearly_full(volumes: Mapping[str, Space]) -> Iterator[BlockedError]:
     for name, space in volumes.items():
         if space.usable and space.used * 100 >= space.usable * _WARNING:
             yield BlockedError(
-                f"the {name} volume is {space.used * 100 // space.usable} % full, "
-                f"{format_size(space.free)} are left: {REMEDIES[name]}"
+                f"{REMEDIES[name]}: it is {space.used * 100 // space.usable} % full, "
+                f"{format_size(space.free)} are left"
             )

@@ -166,6 +166,7 @@ class DittofsCharm(ops.CharmBase):
 
     def _on_teardown(self, _: ops.EventBase) -> None:
         juju = State.from_charm(self)
+        state.forget_places(self)
         if juju.serves:
             for problem in serving.shut_down(self._containers, juju, self.model):
                 logger.warning("while stopping: %s", problem)
@@ -197,9 +198,9 @@ class DittofsCharm(ops.CharmBase):
             event.set_results(action.run(params))
         except (DifferenceError, UncertainError) as error:
             event.set_results(error.results)
-            event.fail(str(error))
+            event.fail(error.whole)
         except CharmError as error:
-            event.fail(str(error))
+            event.fail(error.whole)
         EVENT.begin(HOOK)
         self._reconcile()
 
@@ -217,7 +218,7 @@ class DittofsCharm(ops.CharmBase):
 
     def _sorted_findings(self) -> list[CharmError]:
         """The worst first: what a person has to mend before what mends itself; each once."""
-        found = {str(error): error for error in self._findings}
+        found = {error.whole: error for error in self._findings}
         return sorted(found.values(), key=lambda error: error.status is not ops.BlockedStatus)
 
 

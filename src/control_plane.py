@@ -101,8 +101,8 @@ def _change(
                 changed = change(database)
         except sqlite3.DatabaseError as error:
             raise BlockedError(
-                f"the file with the server's settings, {DATABASE}, is damaged ({error}): restore "
-                "a backup, or bring the metadata volume back"
+                f"restore a backup or bring the metadata volume back: {DATABASE} is damaged",
+                more=f"this file has the server's settings: {error}",
             ) from error
         if not changed:
             return

@@ -1,9 +1,9 @@
 """The secrets: made once by the leader, kept in Juju, read by every unit.
 
 The application owns one secret with the first admin password and the key that signs the server's
-tokens; its id is in the peer databag. The unit that serves owns another with the password that
-the server has now, which may have come from the option `admin-password`. Once MySQL or S3 is
-related, the application owns one more for each, with the key of what is kept there.
+tokens; its id is in the peer databag. Where the password came from the option `admin-password`
+another has it, which the application owns, or the unit where that is not the leader. Once MySQL or
+S3 is related, the application owns one more for each, with the key of what is kept there.
 """
 
 import base64
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 PEERS = "peers"
 OPTION = "admin-password"
 _PEER_KEY = "server-credentials"
-_APPLIED_LABEL = "admin-password-applied"
+_APPLIED_KEY = "admin-password"
 _KEY_SIZE = 32
 _MINIMUM, _MAXIMUM = 8, 72  # what the server takes
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -51,6 +51,8 @@ BACKUP_KEY = KeptKey(
 )
 # What was read in an event: each has a model of its own.
 _contents: "WeakKeyDictionary[ops.Model, dict[str, dict[str, str]]]" = WeakKeyDictionary()
+# The password that the server has, once an event has seen it.
+_present: "WeakKeyDictionary[ops.Model, SecretStr]" = WeakKeyDictionary()
 
 
 class Credentials(BaseModel):
@@ -124,8 +126,8 @@ def wanted_password(model: ops.Model, config: ops.ConfigData, made: Credentials)
         password = read(model, str(secret_id)).get("password")
     except (ops.SecretNotFoundError, ops.ModelError):
         raise BlockedError(
-            f"{OPTION}: the secret cannot be read; run: juju grant-secret <secret> "
-            f"{model.app.name}, then set the option again"
+            f"{OPTION}: run juju grant-secret <secret> {model.app.name}, then set it again: the "
+            "secret cannot be read"
         ) from None
     if password is None or not _MINIMUM <= len(password.encode()) <= _MAXIMUM:
         raise BlockedError(
@@ -134,47 +136,50 @@ def wanted_password(model: ops.Model, config: ops.ConfigData, made: Credentials)
     if _CONTROL.search(password):
         # Such as the end of the line of the file that it was read from: nobody can type it.
         raise BlockedError(
-            f"{OPTION}: the password has a line break or another control character: set it "
-            "without one"
+            f"{OPTION}: set a password without a line break or another control character"
         )
     return SecretStr(password)
 
 
 def known_passwords(model: ops.Model, made: Credentials) -> "Iterator[SecretStr]":
     """Yield the passwords that the server may have when it does not have the wanted one."""
-    applied = _applied(model)
-    if applied:
-        yield SecretStr(applied["password"])
+    yield from _applied(model)
     yield made.admin_password
 
 
 def remember_password(model: ops.Model, password: SecretStr, *, compare: bool = True) -> None:
-    """Keep the password the server has now in the unit's own secret; no write where it is kept.
+    """Keep the password that the server has now; no write where it is kept.
 
     Args:
         model: where the secret is.
         password: what the server has.
-        compare: whether the secret may have another one; else it is not looked at.
+        compare: whether another one may be kept; else nothing is looked at.
     """
+    _present[model] = password
+    peers = model.get_relation(PEERS)
+    if not compare or peers is None or next(_applied(model), None) == password:
+        return
+    leads = model.unit.is_leader()
+    owner, whose = (model.app, "application's") if leads else (model.unit, "unit's")
     content = {"password": password.get_secret_value()}
-    applied = _applied(model) if compare else content
-    if applied is None:
-        model.unit.add_secret(
-            content, label=_APPLIED_LABEL, description="DittoFS: the password of the user admin"
-        )
-        logger.info("secrets: made the unit's, with the password of admin")
-    elif applied != content:
-        secret = _secret(model, label=_APPLIED_LABEL)
+    if _applied_by(model, owner) is None:
+        secret = owner.add_secret(content, description="DittoFS: the password of the user admin")
+        peers.data[owner][_APPLIED_KEY] = str(secret.id)
+        logger.info("secrets: made the %s, with the password of admin", whose)
+    else:
+        secret = _secret(model, id=peers.data[owner][_APPLIED_KEY])
         secret.set_content(content)
-        logger.info("secrets: changed the unit's, admin has another password")
         # The old revision may not outlive the password: nobody else tracks it.
         secret.get_content(refresh=True)
-    _contents.setdefault(model, {})[_APPLIED_LABEL] = content
+        logger.info("secrets: changed the %s, admin has another password", whose)
+    if leads and _applied_by(model, model.unit) is not None:
+        # Of the time when this unit did not lead.
+        _secret(model, id=peers.data[model.unit].pop(_APPLIED_KEY)).remove_all_revisions()
 
 
 def present_password(model: ops.Model, made: Credentials) -> SecretStr:
     """The password that the server has, as far as the charm knows."""
-    return next(known_passwords(model, made))
+    return _present.get(model) or next(known_passwords(model, made))
 
 
 def ensure_key(model: ops.Model, kept: KeptKey, *, make: bool = True) -> SecretStr | None:
@@ -218,8 +223,8 @@ def recovery_key(model: ops.Model, secret_id: str, kept: KeptKey) -> SecretStr:
         key = read(model, secret_id).get("key", "").strip()
     except (ops.SecretNotFoundError, ops.ModelError):
         raise BlockedError(
-            "recovery-key: the secret cannot be read; run: juju grant-secret <secret> "
-            f"{model.app.name}, then run the action again"
+            f"recovery-key: run juju grant-secret <secret> {model.app.name}, then this again",
+            more="the secret cannot be read",
         ) from None
     try:
         size = len(base64.b64decode(key, validate=True))
@@ -227,8 +232,8 @@ def recovery_key(model: ops.Model, secret_id: str, kept: KeptKey) -> SecretStr:
         size = 0
     if size != _KEY_SIZE:
         raise BlockedError(
-            "recovery-key: the secret needs the key `key`, with the value that the secret "
-            f"{kept.label} of the lost application had"
+            f"recovery-key: the secret needs the key `key`, with that of the lost {kept.label}",
+            more=f"that is a secret which the lost application had; its label was {kept.label}",
         )
     return SecretStr(key)
 
@@ -241,9 +246,19 @@ def _credentials(secret_id: str, content: dict[str, str]) -> Credentials:
     )
 
 
-def _applied(model: ops.Model) -> dict[str, str] | None:
+def _applied(model: ops.Model) -> "Iterator[SecretStr]":
+    """Yield what was remembered: where the unit has one it is newer than the application's."""
+    for owner in (model.unit, model.app):
+        password = _applied_by(model, owner)
+        if password is not None:
+            yield password
+
+
+def _applied_by(model: ops.Model, owner: ops.Unit | ops.Application) -> SecretStr | None:
+    peers = model.get_relation(PEERS)
+    secret_id = peers.data[owner].get(_APPLIED_KEY) if peers else None
     try:
-        return _content(model, _APPLIED_LABEL, _secret(model, label=_APPLIED_LABEL))
+        return SecretStr(read(model, secret_id)["password"]) if secret_id else None
     except ops.SecretNotFoundError:
         return None
 

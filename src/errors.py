@@ -9,12 +9,16 @@ class CharmError(Exception):
     Subclasses say who has to act. Raised at the borders (Pebble, REST, Juju, the volumes) and
     turned into a status in one place.
 
-    Attributes:
-        more: what `status-detail` says besides; a status is cut at 120 characters.
+    Args:
+        text: what to do first, then why: `juju status` cuts it at 120 characters.
+        more: what `status-detail` and a failed action say besides.
     """
 
     status: type[ops.StatusBase] = ops.BlockedStatus
-    more: str = ""
+
+    def __init__(self, text: str, *, more: str = ""):
+        super().__init__(text)
+        self.whole = f"{text}; {more}" if more else text
 
 
 class UnreadError(Exception):

@@ -59,8 +59,8 @@ def _login(model: ops.Model, state: State, made: Credentials, api: Api) -> None:
             credentials.remember_password(model, wanted or known)
             return
     raise BlockedError(
-        "the password of the server's user admin was changed behind the charm: put the present "
-        "one into a Juju secret, grant it, and set the option admin-password to it"
+        "set admin-password to a secret with admin's present password: somebody changed it",
+        more="put it into a Juju secret and grant that to the application before",
     )
 
 

@@ -142,7 +142,7 @@ def findings(report: Report, max_lag: int) -> Iterator[CharmError]:
 def foreign(holder: Holder | None) -> str:
     """That a database belongs to somebody else, and to whom."""
     whose = str(holder) if holder else "another instance"
-    return f"mysql: the database holds the metadata of {whose}, and is left untouched"
+    return f"this database holds the metadata of {whose}"
 
 
 def _of_state(report: Report, max_lag: int) -> Iterator[CharmError]:
@@ -151,26 +151,29 @@ def _of_state(report: Report, max_lag: int) -> Iterator[CharmError]:
         case "mirroring":
             if report.behind > max_lag:
                 yield WaitingError(
-                    f"mysql: the metadata in MySQL is {span(report.behind)} behind the server, "
-                    f"more than mirror-max-lag ({max_lag} s)"
+                    f"mysql: {span(report.behind)} behind the server, more than mirror-max-lag "
+                    f"({max_lag} s)"
                 )
         case "scanning":
             progress = f": {report.progress}" if report.progress else ""
             yield WaitingError(f"mysql: the metadata is being copied to MySQL{progress}")
         case "away":
             yield WaitingError(
-                f"mysql: away since {moment(report.since)}; the server serves on, and what it "
-                f"writes is copied later{reason}"
+                f"mysql: away since {moment(report.since)}{reason}",
+                more="the server serves on, and what it writes is copied later",
             )
         case "blocked" if report.kind == "foreign":
             yield BlockedError(
-                f"{foreign(report.mirror)}: relate a fresh database, or drop its tables dittofs_* "
-                "where nobody needs them, or remove the relation; the server serves on"
+                f"mysql: relate a fresh database or remove the relation: {foreign(report.mirror)}",
+                more="it is left untouched; its tables dittofs_* can be dropped where nobody "
+                "needs them; the server serves on",
             )
         case "blocked" if report.kind == "store":
             return  # said of the store
         case "blocked":
-            yield BlockedError(f"mysql: the mirror cannot go on{reason}")
+            # The agent's words for what a person mends begin with what to do.
+            why = "mysql: " if report.kind in A_PERSON_ACTS else "mysql: the mirror cannot go on: "
+            yield BlockedError(f"{why}{report.message}", more="the server serves on")
         case _:
             yield WaitingError(f"mysql: the mirror is {report.state}{reason}")
 
@@ -178,10 +181,11 @@ def _of_state(report: Report, max_lag: int) -> Iterator[CharmError]:
 def _of_stores(stores: tuple[Store, ...]) -> Iterator[CharmError]:
     gone = [store.share for store in stores if store.state == "gone"]
     if gone:
-        more = f" and {len(gone) - _SHOWN} more" if len(gone) > _SHOWN else ""
+        others = f" and {len(gone) - _SHOWN} more" if len(gone) > _SHOWN else ""
         yield BlockedError(
-            f"mysql: the metadata of {', '.join(gone[:_SHOWN])}{more} is no longer on the volume "
-            "and is kept in MySQL: bring the volume back, or run delete-share to let it go"
+            "mysql: bring the metadata volume back or run delete-share: "
+            f"{', '.join(gone[:_SHOWN])}{others} vanished from it",
+            more="the metadata in MySQL is kept",
         )
     for store in stores:
         if store.state == "error":

@@ -169,8 +169,8 @@ class Notes:
             return Operation.model_validate_json(files.read(self._container, _FILE) or b"")
         except ValidationError:
             raise BlockedError(
-                f"{volumes.OPERATION} on the metadata volume is damaged or of a newer charm: "
-                "refresh the charm"
+                f"refresh the charm: {volumes.OPERATION} on the metadata volume is damaged or of "
+                "a newer charm"
             ) from None
 
     def write(self, operation: Operation) -> None:

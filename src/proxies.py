@@ -28,8 +28,8 @@ def for_host(scheme: str, host: str, port: int) -> str | None:
     url = found if "://" in found else f"http://{found}"
     if not _is_usable(url):
         raise BlockedError(
-            f"the model's proxy is no URL such as http://proxy:3128; run: juju model-config "
-            f"juju-{scheme}-proxy=<URL>"
+            f"run juju model-config juju-{scheme}-proxy=<URL>: the model's proxy is no URL",
+            more="one is such as http://proxy:3128",
         )
     return url
 

@@ -131,15 +131,16 @@ class Recovery:
             found = Inspection.model_validate_json(answer.text)
         except ValidationError:
             raise WaitingError(
-                "mysql: the agent could not ask the database whether it holds the metadata of the "
-                f"empty volume (it ended with {answer.code})"
+                f"mysql: the agent ended with {answer.code} while it asked; no server is started",
+                more=f"the metadata volume is empty, so MySQL is asked first; {_WAYS_OUT}",
             ) from None
         if found.error is None:
             return found.mirror
-        text = f"mysql: the metadata volume is empty, and the database: {found.error.text}"
-        if found.error.kind in mirror_status.A_PERSON_ACTS:
-            raise BlockedError(f"{text}; {_WAYS_OUT}")
-        raise WaitingError(f"{text}; {_WAYS_OUT}")
+        acts = found.error.kind in mirror_status.A_PERSON_ACTS
+        raise (BlockedError if acts else WaitingError)(
+            f"mysql: {found.error.text}; no server is started",
+            more=f"the metadata volume is empty, so MySQL is asked first; {_WAYS_OUT}",
+        )
 
     def begin(self, mirror: Mirror, secret_id: str = "") -> Note:
         """Note on the volume what is to be recovered."""
@@ -216,10 +217,11 @@ class Recovery:
         if fits and (mirror.application, mirror.model_uuid, wanted.life) == ours:
             return
         raise MismatchError(
-            f"{foreign(mirror)}: to serve it here, run recover-metadata from={mirror.instance} "
+            f"mysql: run recover-metadata or relate a fresh database: {foreign(mirror)}",
+            lost=None if pair.fresh else "metadata",
+            more=f"to serve it here, run recover-metadata from={mirror.instance} "
             f"confirm={mirror.instance} recovery-key=<secret>; to serve without it, relate a "
             "fresh database, or remove the relation",
-            lost=None if pair.fresh else "metadata",
         )
 
     def _complete(self, note: Note) -> Pair:
@@ -251,8 +253,8 @@ class Recovery:
             self._forget()
         acts = report.kind in mirror_status.A_PERSON_ACTS
         raise (BlockedError if acts else WaitingError)(
-            f"mysql: the metadata of {note.marker.instance} could not be recovered: "
-            f"{report.message}; it is tried again. {_WAYS_OUT}"
+            f"mysql: {report.message}; the metadata volume is not recovered",
+            more=f"it is tried again with the metadata of {note.marker.instance}; {_WAYS_OUT}",
         )
 
     def _forget(self) -> None:

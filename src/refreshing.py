@@ -39,7 +39,7 @@ class Refresh:
             try:
                 found += check()
             except CharmError as error:
-                found.append(str(error))
+                found.append(error.whole)
         return list(dict.fromkeys(found))
 
     def _operation(self) -> Iterator[str]:
@@ -64,7 +64,7 @@ class Refresh:
 
     def _space(self) -> Iterator[str]:
         spaces = {name: Space.of(path) for name, path in self._state.volumes.items()}
-        yield from map(str, budget.nearly_full(spaces))
+        yield from (each.whole for each in budget.nearly_full(spaces))
 
     def _mirror(self) -> Iterator[str]:
         if self._state.mysql is None:
@@ -73,7 +73,8 @@ class Refresh:
         import mirroring  # noqa: PLC0415  # the same
 
         said = mirroring.look(self._containers.agent)
-        yield from map(str, mirror_status.findings(said, self._state.options.mirror_max_lag))
+        found = mirror_status.findings(said, self._state.options.mirror_max_lag)
+        yield from (each.whole for each in found)
 
     def _backup(self) -> Iterator[str]:
         """One that is no older than `RECENT` and was found whole since, and is still there."""

@@ -164,7 +164,7 @@ def mirror_detail(agent: ops.Container, state: State) -> Row:
     try:
         said = mirroring.look(agent)
     except CharmError as error:
-        return {"mirror": {"state": "unknown", "reason": str(error)}}
+        return {"mirror": {"state": "unknown", "reason": error.whole}}
     copied, verified = said.control_plane.copied, said.verified
     return {
         "mirror": {
@@ -209,7 +209,7 @@ def backup_detail(containers: Containers, state: State, model: ops.Model) -> Row
             pair = volumes.survey(containers.dittofs)
         found = Backups(containers, state, model, state.need_credentials(), pair).detail()
     except CharmError as error:
-        return {"backups": {"state": "unknown", "reason": str(error)}}
+        return {"backups": {"state": "unknown", "reason": error.whole}}
     said, last = found.report, found.last
     success, failure = said.last_success, said.last_failure
     return {

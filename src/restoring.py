@@ -94,7 +94,7 @@ class Restore:
         try:
             self._service.run("backup-swap", operation)
         except FailedError as error:
-            return operation.then("rollback", reason=str(error))
+            return operation.then("rollback", reason=error.whole)
         return operation.then("start")
 
     def _start(self, operation: Operation, following: Step) -> Following:
@@ -106,7 +106,7 @@ class Restore:
         except UnreachableError as error:
             return self._not_ready(operation, error)
         except BlockedError as error:
-            return operation.then("rollback", reason=str(error))
+            return operation.then("rollback", reason=error.whole)
         return operation.then(following)
 
     def _launch(self, operation: Operation) -> None:
@@ -146,10 +146,10 @@ class Restore:
                 self._workload.check_alive()
         except CharmError as ended:
             if isinstance(ended, BlockedError) or waited > _CRASH_PATIENCE:
-                return operation.then("rollback", reason=str(ended))
+                return operation.then("rollback", reason=ended.whole)
             raise
         if waited > _START_PATIENCE:
-            return operation.then("rollback", reason=str(error))
+            return operation.then("rollback", reason=error.whole)
         raise error
 
     def _settle(self, operation: Operation) -> Following:
@@ -178,7 +178,7 @@ class Restore:
         try:
             self._launch(operation)
         except BlockedError as error:
-            return operation.then("rollback", reason=str(error))
+            return operation.then("rollback", reason=error.whole)
         self._service.ensure(operation)
         said = self._service.report().of(operation)
         if said is None or said.state == "running":

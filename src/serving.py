@@ -224,7 +224,7 @@ def _ensure_running(
             pair = _lost_metadata(unit, pair)
         volumes.check(pair, state)
     except CharmError as error:
-        workload.stop(str(error))
+        workload.stop(f"its volumes may not be served: {error}")
         if isinstance(error, volumes.MismatchError):
             _end(unit.containers.agent, sidecar.MIRROR, sidecar.GUARD)
         raise
@@ -325,8 +325,8 @@ def _evicts(names: list[str]) -> list[CharmError]:
         return []
     return [
         WaitingError(
-            f"the local stores {', '.join(names)} have a limit at which the server deletes files: "
-            "it is lifted at its next start"
+            "the server lifts a limit at which it deletes files at its next start: local stores "
+            f"{', '.join(names)}"
         )
     ]
 

@@ -57,8 +57,8 @@ def _too_little_memory(options: Options) -> Iterator[BlockedError]:
         fitting += used <= room
     if used > room:
         yield BlockedError(
-            f"memory {format_size(options.memory)} holds {fitting} of the {len(shares)} shares: "
-            f"raise the option memory, or list fewer shares"
+            f"raise the option memory or list fewer shares: {fitting} of {len(shares)} fit in "
+            f"{format_size(options.memory)}"
         )
 
 
@@ -233,8 +233,8 @@ def _deadly(options: Options, present: Present) -> Iterator[BlockedError]:
         if not names.readable(share.name) and not (ours and options.shares is not None):
             remedy = "mend the option shares" if ours else "delete it with dfsctl"
             yield BlockedError(
-                f"the name of the server's share {share.name} is no UTF-8, so its metrics page "
-                f"ends it: {remedy}"
+                f"{remedy}: the name of the server's share {share.name} is no UTF-8, so its "
+                "metrics page ends it"
             )
 
 
@@ -280,8 +280,9 @@ def _changed_backends(wanted: Sequence[ShareOptions], present: Present) -> Itera
         ):
             if has != wants:
                 yield BlockedError(
-                    f"shares: entry {number}: {share.name} has {what} {has} and cannot become "
-                    f"{wants}: set it back to {has}, or use another name"
+                    f"shares: entry {number}: set {what} of {share.name} back to {has}, or use "
+                    "another name",
+                    more=f"it cannot become {wants}",
                 )
 
 

@@ -360,8 +360,8 @@ def _digest(program: str, settings: bytes) -> str:
 
 def _unfit(what: str, version: str) -> BlockedError:
     return BlockedError(
-        f"the agent-image {what}: attach an image with glibc and Python {version}, such as this "
-        "charm's default, by juju attach-resource"
+        f"attach an agent-image with glibc and Python {version}: this one {what}",
+        more="this charm's default is one; the command is juju attach-resource",
     )
 
 

@@ -125,20 +125,19 @@ def findings(report: Report) -> Iterator[CharmError]:
         yield WaitingError(f"the guard of the volumes cannot set a quota: {report.error}")
     if report.counting_since and now - report.counting_since > _COUNTING:
         yield WaitingError(
-            "the guard of the volumes counts removed files since "
-            f"{moment(report.counting_since)}: a share may refuse files too early; see the log of "
-            "the agent's container"
+            "a share may refuse files too early: the guard counts removed files since "
+            f"{moment(report.counting_since)}",
+            more="see the log of the agent's container",
         )
     what = "nothing can be written" if report.halted else "no file can grow"
     what = f"{what} since {moment(report.since)}"
     for name in report.short:
         left = format_size(report.free.get(name, 0))
-        remedy = REMEDIES.get(name, "")
-        yield BlockedError(f"{what}: the {name} volume has only {left} left; {remedy}")
+        remedy = REMEDIES.get(name, f"enlarge the {name} volume")
+        yield BlockedError(f"{remedy}: {what}, it has only {left} left")
     if report.full:
         yield BlockedError(
-            f"{what}: the shares hold all that the content volume has room for; "
-            f"{REMEDIES['content']}"
+            f"{REMEDIES['content']}: {what}, the shares hold all that it has room for"
         )
 
 

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 FILESYSTEM = "filesystem"
 S3 = "s3-backup"
 VOLUMES = ("metadata", "content")
+_PLACES = ".volumes.json"
 _SERVED_KEY, _INSTANCE_KEY = "served-share", "instance"
 
 
@@ -98,10 +99,11 @@ class State(BaseModel):
             try:
                 password = credentials.wanted_password(charm.model, charm.config, made)
             except BlockedError as error:
-                mistakes.append(str(error))
+                mistakes.append(error.whole)
         related = mysql.read(charm.model, secrets=not idle)
         s3 = _s3(charm.model, secrets=not idle)
         clients = _filesystem_clients(charm.model)
+        volumes, detached = _volumes(charm, idle=idle)
         return cls(
             idle=idle,
             told=_told(charm.model),
@@ -113,8 +115,8 @@ class State(BaseModel):
             options=loaded.options,
             faulty=loaded.faulty,
             mistakes=tuple(mistakes),
-            volumes=_volumes(charm.model),
-            detached=not all(charm.model.storages[name] for name in VOLUMES),
+            volumes=volumes,
+            detached=detached,
             credentials=made,
             admin_password=password,
             instance=_instance(charm.model),
@@ -268,14 +270,41 @@ def _number(unit: str) -> int:
     return int(unit.rpartition("/")[2])
 
 
-def _volumes(model: ops.Model) -> dict[str, Path]:
+def _volumes(charm: ops.CharmBase, *, idle: bool) -> tuple[dict[str, Path], bool]:
+    """Where the volumes are mounted, by name, and whether Juju lists less than these.
+
+    A pod keeps its volumes in their places, and so does a file that lives as long as the pod: an
+    idle event does not ask Juju again.
+    """
+    note = charm.charm_dir / _PLACES
+    noted = _noted(note)
+    if idle and noted:
+        return noted, False
     found: dict[str, Path] = {}
-    for name in VOLUMES:
-        for storage in model.storages[name][:1]:
+    storages = {name: charm.model.storages[name][:1] for name in VOLUMES}
+    for name, listed in storages.items():
+        for storage in listed:
             # Juju lists a storage before it is mounted, and does not know its place until then.
             with contextlib.suppress(ops.ModelError):
                 found[name] = storage.location
-    return found
+    if found != noted:
+        note.write_text(json.dumps(found, default=str), encoding="utf-8")
+    return found, not all(storages.values())
+
+
+def forget_places(charm: ops.CharmBase) -> None:
+    """A volume is going: the next event asks Juju again, whatever it is."""
+    (charm.charm_dir / _PLACES).unlink(missing_ok=True)
+
+
+def _noted(note: Path) -> dict[str, Path]:
+    try:
+        places = json.loads(note.read_text(encoding="utf-8"))
+        found = {name: Path(places[name]) for name in VOLUMES}
+    except (OSError, ValueError, KeyError, TypeError):
+        # None, not of both, or an event died while it wrote.
+        return {}
+    return found if all(place.is_dir() for place in found.values()) else {}
 
 
 def _instance(model: ops.Model) -> str | None:

@@ -51,8 +51,7 @@ class CreateShare:
         if made.name != name:
             api.enable_share(made.name, enabled=False)
             raise BlockedError(
-                f"the server made the share {made.name} where {name} was asked for, so it is "
-                "closed: use another name"
+                f"use another name than {name}: the server made {made.name} of it, which is closed"
             )
         if not opens(made):
             raise WaitingError(f"share {name} does not open: {made.status.message}")

@@ -166,8 +166,7 @@ class MismatchError(BlockedError):
     def __init__(
         self, text: str, lost: Lost | None = None, adopt: str | None = None, more: str = ""
     ):
-        super().__init__(text)
-        self.more = more
+        super().__init__(text, more=more)
         self.lost = lost
         self.adopt = adopt
 
@@ -197,8 +196,9 @@ def need_markers(pair: Pair) -> None:
     for volume in (pair.metadata, pair.content):
         if volume.damaged:
             raise MismatchError(
-                f"{MARKER} on the {volume.name} volume is damaged or of a newer charm: refresh "
-                "the charm, or bring the file back from a backup of the volume"
+                f"refresh the charm: {MARKER} on the {volume.name} volume is damaged or of a "
+                "newer charm",
+                more="or bring the file back from a copy of the volume",
             )
 
 
@@ -224,8 +224,9 @@ def check(pair: Pair, owner: Owner) -> None:
     if metadata is None and content is None:
         name = "metadata" if pair.metadata.data else "content"
         raise MismatchError(
-            f"the {name} volume holds files this charm did not write; bring the right volumes "
-            f"back, or run start-without volume={name} to put them aside",
+            f"bring the {name} volume back or run start-without volume={name}: it has foreign "
+            "files",
+            more="start-without puts them aside",
             lost=name,
         )
     if metadata is None or content is None:
@@ -235,15 +236,16 @@ def check(pair: Pair, owner: Owner) -> None:
     if not _same_generation(metadata, content):
         older: VolumeName = "metadata" if metadata.generation < content.generation else "content"
         raise MismatchError(
-            f"the {older} volume is older than the other ({_shares(metadata)}): "
-            f"restore both from one backup, or run start-without volume={older}",
+            f"restore a backup or run start-without volume={older}: that volume is older",
+            more=f"the volumes have {_shares(metadata)}",
             lost=older,
         )
     if (metadata.application, metadata.model_uuid) != (owner.application, owner.model_uuid):
         raise MismatchError(
-            f"both volumes belong to the application {metadata.application} of another life or "
-            f"model ({_shares(metadata)}): run adopt-volumes confirm={metadata.instance} to "
-            "serve them",
+            f"run adopt-volumes confirm={metadata.instance} to serve the volumes of another "
+            "application",
+            more=f"they belong to the application {metadata.application} of another life or "
+            f"model, and have {_shares(metadata)}",
             adopt=metadata.instance,
         )
 
@@ -358,8 +360,9 @@ def check_writable(container: ops.Container) -> None:
         except pebble.PathError as error:
             reason = error.message.rpartition(": ")[2]
             raise BlockedError(
-                f"the {name} volume is not writable by the server's user 65532 ({reason}): check "
-                "free space, the storage class, and that it honours the group of the pod"
+                f"check the {name} volume: the server's user 65532 cannot write to it ({reason})",
+                more="look at free space, the storage class, and whether that honours the group "
+                "of the pod",
             ) from None
 
 
@@ -394,12 +397,12 @@ def _look(container: ops.Container, name: VolumeName) -> Volume:
 
 def _lost(lost: Volume, other: Marker | None) -> MismatchError:
     shares = _shares(other) if other else ""
-    what = "is empty" if lost.empty else "holds files this charm did not write"
+    what = "is empty" if lost.empty else "has foreign files"
     left = "content" if lost.name == "metadata" else "metadata"
     return MismatchError(
-        f"the {lost.name} volume {what}, the {left} volume has {shares}: bring the volume back "
-        f"that belongs to it, restore a backup, or run start-without volume={lost.name}",
+        f"bring the {lost.name} volume back or run start-without volume={lost.name}: it {what}",
         lost=lost.name,
+        more=f"the {left} volume has {shares}; a backup can be restored, too",
     )
 
 
@@ -420,10 +423,10 @@ def _foreign(metadata: Marker, content: Marker, owner: Owner) -> MismatchError:
     )
     wrong = metadata if foreign == "metadata" else content
     return MismatchError(
-        f"the {foreign} volume belongs to another instance ({wrong.application}, "
-        f"{_shares(wrong)}): bring the volume back that belongs to the other one, restore a "
-        f"backup, or run start-without volume={foreign}",
+        f"bring the {foreign} volume back or run start-without volume={foreign}: it is another's",
         lost=foreign,
+        more=f"it belongs to an instance of {wrong.application} and has {_shares(wrong)}; a "
+        "backup can be restored, too",
     )
 
 

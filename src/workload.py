@@ -157,7 +157,7 @@ class Workload:
         code = self.last_exit()
         if code == _OTHER_STATE:
             raise BlockedError(
-                "attach the dittofs-image that wrote the volumes, this one refuses them: "
+                "attach the dittofs-image that wrote the volumes; this one says: "
                 f"{self._last_words()} (exit code {code})"
             )
         if code is not None and files.read(self._container, _REFUSED) is not None:

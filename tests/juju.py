@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,10 @@ class Unit:
         self._deliver(context, context.on.action(action, params=params))
         return context.action_results or {}
 
+    def reasons(self) -> list[str]:
+        """What stands in the way as `status-detail` says it: status and whole text of each."""
+        return json.loads(self.act("status-detail", format="json")["status"])["reasons"]
+
     def deploy(self) -> Any:
         """All events of a first start, in Juju's order."""
         self.mounted.clear()
@@ -117,6 +122,15 @@ class Unit:
         self.run("stop")
         return self.run("remove")
 
+    def place(self, storage: str) -> Path:
+        """Where a storage is mounted in the charm's container."""
+        raise NotImplementedError
+
+    @property
+    def charm_dir(self) -> Path:
+        """The charm's own folder, which lives as long as the pod."""
+        raise NotImplementedError
+
     @property
     def status(self) -> Any:
         """The status of the unit after the last event."""
@@ -150,16 +164,20 @@ class Unit:
 
     @contextlib.contextmanager
     def _mounting(self) -> Iterator[None]:
-        """Let Juju fail to say where a storage is that is not mounted."""
+        """Mount storages as Juju does, which fails to say where one is that is not mounted."""
         backend = mocking._MockModelBackend  # noqa: SLF001  # where ops.testing has hook commands
-        get = backend.storage_get
 
         def storage_get(model: Any, storage: str, attribute: str) -> str:
-            if storage.partition("/")[0] not in self.mounted:
+            assert attribute == "location"
+            name = storage.partition("/")[0]
+            if name not in self.mounted:
                 place = f"{model.unit_name}:{storage}"
                 raise ops.ModelError(f'mount point for storage attachment "{place}" missing')
-            return get(model, storage, attribute)
+            return str(self.place(name))
 
+        self.charm_dir.mkdir(parents=True, exist_ok=True)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(backend, "storage_get", storage_get)
+            # That of ops.testing is gone after each event.
+            patch.setattr(ops.CharmBase, "charm_dir", self.charm_dir)
             yield

@@ -28,6 +28,7 @@ def publish(provider: FilesystemProvider, model: ops.Model, state: State) -> Ite
             provider.publish(relation, None if client.foreign else info)
         if client.foreign:
             yield BlockedError(
-                f"filesystem: {client.application} is in another model, where no address of this "
-                "server is known: deploy both in one model, or remove the relation"
+                f"filesystem: remove the relation with {client.application}: it is in another "
+                "model",
+                more="no address of this server is known there: deploy both in one model",
             )

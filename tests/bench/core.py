@@ -217,10 +217,7 @@ class Hook:
         """A shell script that answers as Juju does, from the unit's state."""
         state = self._unit.state
         peers = next(iter(state.get_relations("peers")))
-        secrets = {
-            secret.label or "app": json.dumps(secret.latest_content) for secret in state.secrets
-        }
-        app = json.dumps({"server-credentials": peers.local_app_data["server-credentials"]})
+        app = json.dumps(dict(peers.local_app_data))
         own = json.dumps(dict(peers.local_unit_data))
         config = {"log-level": "info", "protocols": "nfs,smb", "memory": "2Gi"}
         config["shares"] = "- name: /export"
@@ -234,8 +231,10 @@ class Hook:
             ("relation-list*", "[]"),
             ("relation-get*--app*", app),
             ("relation-get*", own),
-            ("secret-get*admin-password-applied*", secrets["admin-password-applied"]),
-            ("secret-get*", secrets["app"]),
+            *(
+                (f"secret-get*{secret.id.rpartition(':')[2]}*", json.dumps(secret.latest_content))
+                for secret in state.secrets
+            ),
             ("storage-list*metadata*", '["metadata/0"]'),
             ("storage-list*content*", '["content/0"]'),
             *(

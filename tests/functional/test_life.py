@@ -1,5 +1,6 @@
 """The life of the charm on real processes: what a user would notice."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -114,7 +115,9 @@ def test_a_lost_volume_is_not_served_and_start_without_is_the_way_out(deployed, 
     deployed.pod.volumes[lost].lose()
     status = deployed.new_pod()
     assert status.name == "blocked"
-    assert f"the {lost} volume is empty" in status.message
+    assert status.message.startswith(
+        f"bring the {lost} volume back or run start-without volume={lost}: it is empty"
+    )
     with deployed.pebble_calls() as calls:
         assert deployed.run("update_status") == status
     assert calls == []
@@ -146,6 +149,35 @@ def test_a_lost_volume_that_is_found_again_is_served(deployed, files, tmp_path):
     assert wait_for_file(files, "/export", "a") == CONTENT
 
 
+def test_an_application_that_was_scaled_to_0_serves_its_own_volumes_or_none(
+    deployed, files, tmp_path
+):
+    """Kubernetes keeps the volumes, and Juju makes new claims for the next unit."""
+    files.put("/export", "a", CONTENT)
+    assert deployed.pod.end() == []
+    for name, volume in deployed.pod.volumes.items():
+        shutil.copytree(volume.path, tmp_path / name)
+        volume.lose()
+    scaled = type(deployed)(deployed.pod)
+    (peers,) = deployed.state.get_relations("peers")
+    scaled.change(
+        config=deployed.state.config,
+        secrets=deployed.state.secrets,
+        relations=[dataclasses.replace(peers, local_unit_data={})],
+    )
+    deployed.pod.start()
+    assert scaled.deploy().message == (
+        "bring the old volumes back, or run start-without volume=both: both volumes are empty"
+    )
+    with pytest.raises(ClientError):
+        files.get("/export", "a")
+    scaled.pod.lose()
+    for name, volume in scaled.pod.volumes.items():
+        shutil.copytree(tmp_path / name, volume.path, dirs_exist_ok=True)
+    assert scaled.new_pod().message == "nfs: /export"
+    assert wait_for_file(files, "/export", "a") == CONTENT
+
+
 def test_volumes_of_an_earlier_life_are_served_with_their_files_and_users(deployed, files):
     """The application was removed with its secrets, and deployed again on its volumes."""
     files.put("/export", "a", CONTENT)
@@ -167,7 +199,9 @@ def test_a_read_only_volume_is_named_and_served_when_it_is_writable_again(deploy
     deployed.pod.volumes[name].protect()
     status = deployed.new_pod()
     assert status.name == "blocked"
-    assert f"the {name} volume is not writable by the server's user 65532" in status.message
+    assert status.message.startswith(
+        f"check the {name} volume: the server's user 65532 cannot write to it ("
+    )
     deployed.pod.lose()
     deployed.pod.volumes[name].protect(protected=False)
     assert deployed.new_pod().name == "active"
@@ -207,8 +241,8 @@ def test_a_newer_state_on_the_volumes_is_said_and_not_retried(deployed, files):
     status = deployed.new_pod()
     assert status.name == "blocked"
     assert status.message == (
-        "attach the dittofs-image that wrote the volumes, this one refuses them: Error: on-disk "
-        "state is newer than this server (exit code 78)"
+        "attach the dittofs-image that wrote the volumes; this one says: Error: on-disk state is "
+        "newer than this server (exit code 78)"
     )
     # A hook does not wait for what cannot come.
     assert time.monotonic() - began < 30

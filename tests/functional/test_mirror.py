@@ -143,8 +143,10 @@ def test_both_volumes_lost_are_never_served_as_zeros(mirrored):
         volume.lose()
     mirrored.new_pod()
     status = mirrored.wait("blocked")
-    assert "the content volume is empty" in status.message
-    assert "/export" in status.message
+    assert status.message.startswith(
+        "bring the content volume back or run start-without volume=content: it is empty"
+    )
+    assert "; the metadata volume has shares /export; " in mirrored.reasons()[0]
 
 
 def test_a_fresh_application_waits_for_mysql_before_its_first_start(unit, provider, server):

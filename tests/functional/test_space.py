@@ -95,7 +95,9 @@ def test_a_server_never_runs_with_a_limit_at_which_it_deletes_files(deployed, fi
 @pytest.mark.needs_namespaces("a volume that is full")
 def test_a_volume_that_is_too_small_is_refused_and_served_for_a_trial(small, files):
     assert small.deploy().name == "blocked"
-    assert small.status.message.startswith("the content volume of 256.00MiB holds 0 of the 1")
+    text = "use a content volume of 8.00GiB or list fewer shares: 0 of 1 fit"
+    assert small.status.message.startswith(text)
+    assert small.reasons()[0].startswith(f"blocked: {text}; this one has 256.00MiB; ")
     with pytest.raises(ClientError):
         files.put("/export", "a", BLOCK)
     trial = "nfs: /export; for a trial: the content volume is too small"
@@ -130,7 +132,9 @@ def test_a_volume_holds_so_many_shares(smallest):
     smallest.deploy()
     status = smallest.configure(shares="- name: /export\n- name: /a\n- name: /b")
     assert status.name == "blocked"
-    assert "holds 2 of the 3 shares: use one of 18.00GiB" in status.message
+    assert status.message.startswith(
+        "use a content volume of 18.00GiB or list fewer shares: 2 of 3 fit"
+    )
     assert smallest.configure(shares="- name: /export\n- name: /a").name == "active"
 
 

@@ -28,6 +28,15 @@ class Unit(juju.Unit):
         self.pod = pod
         super().__init__(unit_id)
 
+    def place(self, storage: str) -> Path:
+        """The volume of the pod."""
+        return self.pod.volumes[storage].path
+
+    @property
+    def charm_dir(self) -> Path:
+        """Another one for each pod."""
+        return self.pod.root / f"life-{self.pod.lives}" / "charm"
+
     def new_pod(self) -> Any:
         """The pod was lost; a new one comes up on its volumes, and Juju's events follow."""
         self.pod.start()
@@ -105,14 +114,10 @@ class Unit(juju.Unit):
 
     @contextlib.contextmanager
     def _border(self) -> Iterator[None]:
-        """Give the charm Pebble's real client, and the volumes as Juju mounts them."""
+        """Give the charm Pebble's real client."""
 
         def get_pebble(_: Any, socket_path: str) -> pebble.Client:
             return self.pod.containers[Path(socket_path).parent.name].client
-
-        def storage_get(_: Any, storage: str, attribute: str) -> str:
-            assert attribute == "location"
-            return str(self.pod.volumes[storage.partition("/")[0]].path)
 
         def statvfs(path: Any) -> os.statvfs_result:
             """Of a volume of the pod: the machine's own disk is not what the charm is to see."""
@@ -123,7 +128,6 @@ class Unit(juju.Unit):
         backend = mocking._MockModelBackend  # noqa: SLF001  # where ops.testing makes its clients
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(backend, "get_pebble", get_pebble)
-            patch.setattr(backend, "storage_get", storage_get)
             if not bed.bed().contained:
                 patch.setattr(httpx.HTTPTransport, "handle_request", handle_request)
             if not namespaces.entered():

@@ -41,6 +41,15 @@ class Unit(juju.Unit):
         self.image("v0.29.0")
         super().__init__(unit_id)
 
+    def place(self, storage: str) -> Path:
+        """The folder of the volume."""
+        return self.root / storage
+
+    @property
+    def charm_dir(self) -> Path:
+        """Beside the volumes."""
+        return self.root / "charm"
+
     def image(self, name: str, **execution: Any) -> None:
         """Let the image have a server that calls itself so, or answers otherwise."""
         (self.root / APP).mkdir(exist_ok=True)
@@ -353,6 +362,8 @@ def template(tmp_path_factory):
 def deployed(unit, template):
     """A unit that serves: the template's volumes and state, and a server of its own on them."""
     shutil.copytree(template.root, unit.root, dirs_exist_ok=True)
+    places = unit.charm_dir / ".volumes.json"
+    places.write_text(places.read_text().replace(str(template.root), str(unit.root)))
     container, agent = (
         dataclasses.replace(
             template.state.get_container(name), mounts=unit.state.get_container(name).mounts

@@ -78,7 +78,7 @@ def test_a_volume_that_is_85_percent_full(deployed):
     assert reasons(deployed) == []
     deployed.border.spaces["metadata"] = (85 * GIB, 15 * GIB)
     (text,) = reasons(deployed)
-    assert text.startswith("the metadata volume is 85 % full")
+    assert text.startswith("delete shares or enlarge the metadata volume: it is 85 % full")
 
 
 def test_a_mirror_that_is_behind(deployed):
@@ -86,7 +86,7 @@ def test_a_mirror_that_is_behind(deployed):
     assert reasons(deployed) == []
     deployed.agent.say(lag=61.0)
     (text,) = reasons(deployed)
-    assert text.startswith("mysql: the metadata in MySQL is 61 s behind the server")
+    assert text.startswith("mysql: 61 s behind the server")
     deployed.agent.say(state="scanning")
     (text,) = reasons(deployed)
     assert text.startswith("mysql: the metadata is being copied to MySQL")
@@ -185,7 +185,7 @@ def test_all_of_them_at_once(deployed):
     deployed.agent.archive.script["create"] = archives.RUNNING
     deployed.act("create-backup")
     found = reasons(deployed, server="v0.36.0")
-    beginnings = ["a backup is under way", "attach a", "the content", "mysql: ", "no backup was"]
+    beginnings = ["a backup is under way", "attach a", "remove files", "mysql: ", "no backup was"]
     assert [
         text[: len(begin)] for text, begin in zip(found, beginnings, strict=True)
     ] == beginnings

@@ -34,8 +34,15 @@ def heir(deployed, border, tmp_path):
     )
     made.relate()
     assert made.deploy().name == "blocked"
-    assert "recover-metadata from=" in made.status.message
+    assert asked_for(made)
     return made
+
+
+def asked_for(unit: Unit) -> bool:
+    """Whether the status asks for the action, and its detail says how it is run."""
+    (reason,) = unit.reasons()
+    short = unit.status.message.startswith("mysql: run recover-metadata or relate a fresh ")
+    return short and f"run recover-metadata from={instance(unit)} confirm=" in reason
 
 
 def instance(unit: Unit) -> str:
@@ -90,7 +97,11 @@ def test_it_goes_on_by_itself_when_the_action_or_the_pod_ends(heir):
     assert KEY not in (heir.root / "metadata" / NOTE).read_text()
     heir.new_pod()
     heir.change(secrets=[each for each in heir.state.secrets if each.id != SECRET.id])
-    assert heir.pebble_ready().message.startswith("recovery-key: the secret cannot be read")
+    status = heir.pebble_ready()
+    assert status.message == (
+        "recovery-key: run juju grant-secret <secret> dittofs, then this again"
+    )
+    assert heir.reasons() == [f"blocked: {status.message}; the secret cannot be read"]
     heir.change(secrets=[*heir.state.secrets, SECRET])
     assert heir.run("update_status") == MIRRORED
 
@@ -133,7 +144,10 @@ def test_the_progress_is_in_the_actions_log(heir):
     [
         ({"confirm": "yes"}, "say confirm="),
         ({"from": "0b5e", "confirm": "0b5e"}, "the database holds the metadata of instance"),
-        ({"recovery-key": f"secret:{'no':a<20}"}, "recovery-key: the secret cannot be read; run"),
+        (
+            {"recovery-key": f"secret:{'no':a<20}"},
+            "recovery-key: run juju grant-secret .*; the secret cannot be read",
+        ),
     ],
 )
 def test_what_is_refused_changes_nothing(heir, params, text):
@@ -158,7 +172,7 @@ def test_a_wrong_key_is_said_and_can_be_tried_again(heir):
     kept, heir.agent.copy = heir.agent.copy, None
     with pytest.raises(testing.ActionFailed, match="the key is not the right one"):
         take(heir)
-    assert "recover-metadata from=" in heir.status.message
+    assert asked_for(heir)
     assert not (heir.root / "metadata" / NOTE).exists()
     heir.agent.copy = kept
     assert take(heir)["recovery"] == "complete"
@@ -184,7 +198,10 @@ def test_without_a_database_or_with_an_empty_one_there_is_nothing_to_recover(hei
         heir.act("recover-metadata", **{"from": "0b5e", "confirm": "0b5e"})
 
 
-def test_the_status_names_all_that_the_action_needs(heir):
+def test_the_status_and_its_detail_name_all_that_the_action_needs(heir):
     status = heir.run("update_status").message
     assert f"instance {instance(heir)} (dittofs in the model lost, last written 2 hours" in status
-    assert json.loads(heir.agent.answers["inspect"][1])["mirror"]["instance"] in status
+    named = json.loads(heir.agent.answers["inspect"][1])["mirror"]["instance"]
+    assert named in status
+    (reason,) = heir.reasons()
+    assert f"recover-metadata from={named} confirm={named} recovery-key=<secret>" in reason

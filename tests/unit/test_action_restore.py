@@ -17,6 +17,7 @@ SERVED = testing.ActiveStatus("nfs, smb: /export")
 KEY = base64.b64encode(b"k" * 32).decode()
 SECRET = testing.Secret({"key": KEY}, id=f"secret:{'keptkey':a<20}")
 OPERATION = ".dittofs-operation.json"
+EMPTY = "bring the content volume back or run start-without volume=content: it is empty"
 
 
 def content(unit: Unit):
@@ -179,7 +180,10 @@ def test_nothing_else_is_begun_meanwhile(saved, action):
         ({"confirm": "yes"}, "in the place of what is there now, say confirm=2"),
         ({"backup-id": "x", "confirm": "x"}, "there is no backup x of .*/dittofs"),
         ({"shares": "/export,/b"}, "does not hold /b, but /export"),
-        ({"recovery-key": f"secret:{'no':a<20}"}, "recovery-key: the secret cannot be read"),
+        (
+            {"recovery-key": f"secret:{'no':a<20}"},
+            "recovery-key: run juju grant-secret .*; the secret cannot be read",
+        ),
         ({"from": "9999/other"}, "there is no backup .* of 9999/other"),
     ],
 )
@@ -226,15 +230,22 @@ def test_some_shares_come_back_and_users_stay(saved):
     assert asked == [{"backup-id": backup_id(saved), "from": None, "shares": ["/export"]}]
     assert users(saved) == {"admin", "ann", "bob"}
     assert saved.marker("metadata")["life"] == life
-    (applied,) = [each for each in saved.state.secrets if each.label == "admin-password-applied"]
+    (applied,) = [
+        each
+        for each in saved.state.secrets
+        if each.owner == "app" and "password" in each.latest_content
+    ]
     assert seen == [applied.latest_content["password"]]
     assert saved.status == SERVED
 
 
 def test_some_shares_only_come_back_beside_others_that_can_be_served(saved):
     lose(saved, "content")
-    with pytest.raises(testing.ActionFailed, match="the content volume is empty"):
+    with pytest.raises(testing.ActionFailed) as raised:
         restore(saved, shares="/export")
+    assert raised.value.message == (
+        f"{EMPTY}; the metadata volume has shares /export; a backup can be restored, too"
+    )
 
 
 def lose(unit: Unit, volume: str) -> None:
@@ -283,7 +294,7 @@ def test_while_it_is_fetched_for_a_lost_volume_that_is_what_the_status_says(save
     saved.agent.archive.script["fetch"] = ("space", "the volume has 1 MiB free")
     status = saved.notice()
     assert status.name == "blocked"
-    assert "the content volume is empty" in saved.act("status-detail")["status"]
+    assert EMPTY in saved.act("status-detail")["status"]
     assert left(saved) == set()
 
 
@@ -291,7 +302,9 @@ def test_a_marker_that_is_damaged_is_mended(saved):
     saved.border.stop()
     (saved.root / "metadata" / ".dittofs-charm.json").write_text("{")
     saved.new_pod()
-    assert "damaged or of a newer charm" in saved.pebble_ready().message
+    message = saved.pebble_ready().message
+    assert message.startswith("refresh the charm: ")
+    assert message.endswith(" is damaged or of a newer charm")
     restore(saved)
     assert saved.status == SERVED
     assert new_state(saved)
@@ -328,7 +341,9 @@ def test_volumes_of_another_application_become_this_ones(saved, border, tmp_path
         secrets=[SECRET],
     )
     heir.relate_s3()
-    assert "both volumes belong to the application" in heir.deploy().message
+    assert heir.deploy().message.endswith(" to serve the volumes of another application")
+    (reason,) = heir.reasons()
+    assert "; they belong to the application dittofs of another life or model" in reason
     source = f"{saved.state.model.uuid}/dittofs"
     restore(heir, **{"from": source, "recovery-key": str(SECRET.id)})
     assert heir.status == SERVED
@@ -587,7 +602,7 @@ def test_a_volume_that_cannot_be_written_is_undone(saved, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(mocking._MockPebbleClient, "push", refuse)  # noqa: SLF001  # ops' own
-        with pytest.raises(testing.ActionFailed, match="volume is not writable"):
+        with pytest.raises(testing.ActionFailed, match=r"65532 cannot write to it \(read-only"):
             restore(saved)
     saved.run("update_status")
     assert old_state(saved)
@@ -616,7 +631,7 @@ def test_a_unit_that_could_not_be_served_before_is_blocked_as_before(saved):
     saved.agent.archive.script["settle"] = ("api", "no")
     with pytest.raises(testing.ActionFailed, match="is in its place again: no"):
         restore(saved)
-    assert saved.status.message.startswith("the content volume is empty")
+    assert saved.status.message.startswith(EMPTY)
     assert saved.service != pebble.ServiceStatus.ACTIVE
 
 
@@ -717,7 +732,7 @@ def test_an_operation_that_cannot_be_understood_changes_nothing(saved):
     starts = saved.border.starts
     status = saved.run("update_status")
     assert status == testing.BlockedStatus(
-        f"{OPERATION} on the metadata volume is damaged or of a newer charm: refresh the charm"
+        f"refresh the charm: {OPERATION} on the metadata volume is damaged or of a newer charm"
     )
     assert saved.border.starts == starts
     assert "damaged or of a newer charm" in saved.act("status-detail")["status"]

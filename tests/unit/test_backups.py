@@ -156,7 +156,7 @@ def test_what_is_wrong_with_the_options_is_said_meanwhile(related):
     related.agent.archive.script["create"] = archives.RUNNING
     related.act("create-backup")
     status = related.configure(shares="- {name: /export, metadata: memory}")
-    assert "/export has metadata badger and cannot become memory" in status.message
+    assert "set metadata of /export back to badger, or use another name" in status.message
 
 
 def test_a_backup_without_s3_any_more_is_given_up(related):
@@ -179,6 +179,7 @@ def test_silence_is_said(related):
     status = related.run("update_status")
     assert status.name == "waiting"
     assert status.message.startswith("s3-backup: nothing is heard of a backup since ")
+    assert related.reasons() == [f"waiting: {status.message}; to give it up, remove the relation"]
     assert "nothing is heard since" in related.act("status-detail")["status"]
     related.agent.archive.script.clear()
     assert related.notice() == SERVED
@@ -211,7 +212,7 @@ def test_a_teardown_does_not_need_to_understand_what_is_under_way(related):
     (related.root / "metadata" / ".dittofs-operation.json").write_text("{")
     related.remove()
     assert related.service != pebble.ServiceStatus.ACTIVE
-    assert any("damaged or of a newer charm" in line for line in related.logs)
+    assert any("is damaged or of a newer charm" in line for line in related.logs)
 
 
 @pytest.mark.parametrize("number", range(8))
@@ -282,8 +283,11 @@ def test_an_image_that_cannot_run_it_is_named_and_the_server_serves(deployed):
     deployed.agent.unpack = (3, "3.8")
     status = deployed.relate_s3()
     assert status.name == "blocked"
-    assert status.message.startswith("the agent-image has Python 3.8")
-    with pytest.raises(testing.ActionFailed, match="the agent-image has Python"):
+    assert status.message.startswith("attach an agent-image with glibc and Python 3.")
+    assert status.message.endswith(": this one has Python 3.8")
+    with pytest.raises(
+        testing.ActionFailed, match=r": this one has Python 3.8; .* juju attach-resource$"
+    ):
         deployed.act("create-backup")
     assert deployed.agent.archive.operation is None
 
@@ -313,7 +317,7 @@ def test_the_service_ends_with_the_unit_before_the_server(related):
 
 def test_volumes_that_go_end_the_service(related):
     related.change(storages=[])
-    assert related.run("update_status").message == "waiting for the storage to be attached"
+    assert related.run("config_changed").message == "waiting for the storage to be attached"
     assert related.backups == pebble.ServiceStatus.INACTIVE
     with pytest.raises(testing.ActionFailed, match="waiting for the storage"):
         related.act("list-backups")
@@ -338,9 +342,11 @@ def test_what_stays_wrong_in_the_bucket_is_said_until_it_is_mended(related):
     problem = "backup 2026-03-01T02:30:00Z cannot be read (the manifest is damaged)"
     related.agent.archive.said = {"standing": problem}
     related.agent.archive.say()
-    assert related.run("update_status") == testing.BlockedStatus(
-        f"s3-backup: {problem}; a damaged backup goes by delete-backup, all else is tried again "
-        "after the next backup"
+    assert related.run("update_status") == testing.BlockedStatus(f"s3-backup: {problem}")
+    (reason,) = related.reasons()
+    assert reason == (
+        f"blocked: s3-backup: {problem}; a damaged backup goes by delete-backup, all else is "
+        "tried again after the next backup"
     )
     detail = json.loads(related.act("status-detail", format="json")["status"])["backups"]
     assert detail["problem"] == problem

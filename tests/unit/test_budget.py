@@ -53,7 +53,7 @@ def test_what_fits_is_within_the_volume_and_the_number_that_fits_does(
     if made.problem is None:
         assert not quotas or kept + sum(made.needs.values()) + made.reserve <= size
         return
-    found = re.search(r"holds (\d+) of the (\d+) shares", str(made.problem))
+    found = re.search(r": (\d+) of (\d+) fit$", str(made.problem))
     assert found
     fitting, listed = (int(each) for each in found.groups())
     assert fitting < listed == len(quotas)
@@ -65,7 +65,7 @@ def test_what_fits_is_within_the_volume_and_the_number_that_fits_does(
 def test_the_size_that_is_named_does(size, quotas, backups):
     made = budget.divide(of(size), quotas, backups=backups)
     if made.problem is not None:
-        named = re.search(r"use one of (\S+),", str(made.problem))
+        named = re.search(r"^use a content volume of (\S+) or ", str(made.problem))
         assert named
         # Two decimals of a TiB are 10 GiB.
         enough = parse_size(named[1]) + 11 * GIB
@@ -75,8 +75,11 @@ def test_the_size_that_is_named_does(size, quotas, backups):
 def test_a_volume_that_is_too_small_is_served_where_that_is_asked_for():
     space = of(GIB)
     refused = budget.divide(space, {"/a": 0})
-    assert str(refused.problem).startswith("the content volume of 1.00GiB holds 0 of the 1 shares")
-    assert "use one of 8.00GiB" in str(refused.problem)
+    assert refused.problem
+    assert str(refused.problem) == (
+        "use a content volume of 8.00GiB or list fewer shares: 0 of 1 fit"
+    )
+    assert refused.problem.whole.startswith(f"{refused.problem}; this one has 1.00GiB; ")
     trial = budget.divide(space, {"/a": 0}, small=True)
     assert trial.problem is None
     assert trial.trial
@@ -108,8 +111,8 @@ def test_the_warning_comes_at_85_percent_and_goes():
     assert list(budget.nearly_full(quiet)) == []
     loud = {"metadata": of(100 * GIB, 85 * GIB), "content": of(10 * GIB, 10 * GIB)}
     assert [str(each) for each in budget.nearly_full(loud)] == [
-        f"the metadata volume is 85 % full, 15.00GiB are left: {budget.REMEDIES['metadata']}",
-        f"the content volume is 100 % full, 0B are left: {budget.REMEDIES['content']}",
+        f"{budget.REMEDIES['metadata']}: it is 85 % full, 15.00GiB are left",
+        f"{budget.REMEDIES['content']}: it is 100 % full, 0B are left",
     ]
 
 

@@ -208,7 +208,7 @@ def test_the_first_start_waits_for_both_volumes(unit):
 
 def test_a_server_serves_on_where_juju_cannot_say_for_a_moment_where_a_volume_is(deployed):
     deployed.mounted.clear()
-    assert deployed.run("update_status").name == "waiting"
+    assert deployed.run("config_changed").name == "waiting"
     assert deployed.service == pebble.ServiceStatus.ACTIVE
     deployed.attach()
     assert deployed.run("update_status") == active()
@@ -310,7 +310,14 @@ def test_a_client_in_another_model_is_held_back_and_said(deployed):
     deployed.change(relations=[*peers, filesystem("another-model")])
     status = deployed.run("relation_created", deployed.state.get_relation(7))
     assert status.name == "blocked"
-    assert status.message.startswith("filesystem: client is in another model")
+    assert status.message == (
+        "filesystem: remove the relation with client: it is in another model"
+    )
+    (reason,) = deployed.reasons()
+    assert reason == (
+        f"blocked: {status.message}; no address of this server is known there: deploy both in one "
+        "model"
+    )
     assert published(deployed) is None
     deployed.change(relations=peers)
     assert deployed.run("update_status") == active()

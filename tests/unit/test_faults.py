@@ -151,7 +151,10 @@ def test_a_volume_that_cannot_be_written_is_named_and_the_server_not_started(uni
         patch.setattr(mocking._MockPebbleClient, "push", refuse)  # noqa: SLF001  # ops' own
         status = unit.deploy()
         assert status.name == "blocked"
-        assert status.message.startswith("the content volume is not writable")
+        assert status.message == (
+            "check the content volume: the server's user 65532 cannot write to it (read-only file "
+            "system)"
+        )
         assert unit.border.starts == 0
     assert unit.run("update_status") == testing.ActiveStatus("nfs, smb: /export")
 
@@ -181,9 +184,10 @@ def test_a_lost_pod_comes_back_although_the_configuration_is_wrong(deployed):
 def test_a_backend_cannot_be_changed_and_says_so(deployed):
     deployed.server.calls.clear()
     status = deployed.configure(shares="- {name: /export, metadata: memory}")
-    assert status.message.startswith(
-        "shares: entry 1: /export has metadata badger and cannot become memory"
+    assert status.message == (
+        "shares: entry 1: set metadata of /export back to badger, or use another name"
     )
+    assert deployed.reasons() == [f"blocked: {status.message}; it cannot become memory"]
     assert deployed.server.changes == []
     status = deployed.configure(shares="- name: /export")
     assert status == testing.ActiveStatus("nfs, smb: /export")
@@ -193,7 +197,9 @@ def test_too_many_shares_for_the_memory(deployed):
     deployed.border.spaces["content"] = (0, 400 * GIB)
     text = "\n".join(f"- name: /s{number}" for number in range(20))
     status = deployed.configure(shares=text)
-    assert status.message.startswith("memory 2.00GiB holds 9 of the 20 shares")
+    assert status.message == (
+        "raise the option memory or list fewer shares: 9 of 20 fit in 2.00GiB"
+    )
     assert deployed.configure(memory="8Gi").name == "active"
 
 
@@ -212,7 +218,7 @@ def altered(server, route: str, **fields: Any):
 @pytest.mark.parametrize(
     ("route", "fields", "text"),
     [
-        ("/shares", {"name": "/other"}, "the server made the share /other where /new was asked"),
+        ("/shares", {"name": "/other"}, "use another name than /new: the server made /other of"),
         ("/shares", {"default_permission": "none"}, "/new was made with another default_perm"),
         ("/store/metadata", {"type": "memory"}, "the server made the store new otherwise than"),
         ("/store/metadata", {"config": "{}", "type": "memory"}, "made the store new otherwise"),

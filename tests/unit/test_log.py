@@ -19,7 +19,7 @@ def test_a_deployment_is_told(unit):
         "volumes: marked generation 1 of instance ",
         "server: wrote /config/config.yaml",
         "server: start, it does not run",
-        "secrets: made the unit's, with the password of admin",
+        "secrets: made the application's, with the password of admin",
         "server: make the metadata store export (badger)",
         "server: make the share /export",
         "volumes: noted the shares on the content volume: /export",
@@ -68,7 +68,10 @@ def test_a_stop_is_told_with_its_reason_and_once(deployed):
     deployed.run("update_status")
     deployed.run("update_status")
     (line,) = [each for each in told(deployed) if each.startswith("server: stop")]
-    assert line.startswith("server: stop, the content volume is empty")
+    assert line == (
+        "server: stop, its volumes may not be served: bring the content volume back or run "
+        "start-without volume=content: it is empty"
+    )
 
 
 def test_each_step_of_an_operation_and_of_the_agent_is_told(deployed):

@@ -63,8 +63,12 @@ def test_a_lost_volume_is_never_served_and_nothing_is_written(deployed, lost):
     starts = deployed.border.starts
     status = restart(deployed)
     assert status.name == "blocked"
-    assert f"the {lost} volume is empty" in status.message
-    assert "/export" in status.message
+    assert status.message == (
+        f"bring the {lost} volume back or run start-without volume={lost}: it is empty"
+    )
+    (reason,) = deployed.reasons()
+    assert reason.startswith(f"blocked: {status.message}; ")
+    assert "volume has shares /export" in reason
     for event in ("config_changed", "update_status", "leader_elected"):
         assert deployed.run(event) == status
     assert deployed.border.starts == starts
@@ -144,7 +148,9 @@ def test_a_volume_of_another_application_is_not_served(deployed, border, tmp_pat
     before = content_of(mine)
     status = restart(deployed)
     assert status.name == "blocked"
-    assert "belongs to another instance" in status.message
+    assert status.message.endswith(": it is another's")
+    (reason,) = deployed.reasons()
+    assert "it belongs to an instance of dittofs and has shares /export" in reason
     assert content_of(mine) == before
 
 
@@ -219,8 +225,8 @@ def test_78_is_said_with_the_last_words_and_not_retried(deployed):
     starts = deployed.border.starts
     status = deployed.run("pebble_ready", deployed.state.get_container("dittofs"))
     assert status == testing.BlockedStatus(
-        "attach the dittofs-image that wrote the volumes, this one refuses them: Error: a layout "
-        "from before the journal (exit code 78)"
+        "attach the dittofs-image that wrote the volumes; this one says: Error: a layout from "
+        "before the journal (exit code 78)"
     )
     deployed.run("update_status")
     assert deployed.border.starts == starts
@@ -295,7 +301,11 @@ def test_a_damaged_marker_is_served_again_when_the_file_is_brought_back(deployed
     path.write_text("{")
     status = restart(deployed)
     assert status.name == "blocked"
-    assert "on the content volume is damaged or of a newer charm" in status.message
+    text = "refresh the charm: .dittofs-charm.json on the content volume is damaged or of a newer"
+    assert status.message == f"{text} charm"
+    assert deployed.reasons() == [
+        f"blocked: {text} charm; or bring the file back from a copy of the volume"
+    ]
     with pytest.raises(testing.ActionFailed, match="is damaged"):
         deployed.act("start-without", volume="content", confirm="content")
     assert path.read_text() == "{"

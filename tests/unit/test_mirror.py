@@ -18,6 +18,10 @@ from tests.unit.conftest import AGENT
 
 SERVED = "nfs, smb: /export"
 MIRRORED = testing.ActiveStatus(f"{SERVED}; metadata in MySQL")
+UNFIT = (
+    "blocked: attach an agent-image with glibc and Python "
+    f"{sys.version_info.major}.{sys.version_info.minor}: this one "
+)
 
 
 @pytest.fixture
@@ -169,17 +173,11 @@ def test_the_agents_container_is_waited_for_once(deployed):
         ({"lag": 59.0}, f"active: {MIRRORED.message}"),
         (
             {"lag": 61.4},
-            (
-                "waiting: mysql: the metadata in MySQL is 61 s behind the server, more than "
-                "mirror-max-lag (60 s)"
-            ),
+            "waiting: mysql: 61 s behind the server, more than mirror-max-lag (60 s)",
         ),
         (
             {"lag": 7300.0},
-            (
-                "waiting: mysql: the metadata in MySQL is 2 hours behind the server, more than "
-                "mirror-max-lag (60 s)"
-            ),
+            "waiting: mysql: 2 hours behind the server, more than mirror-max-lag (60 s)",
         ),
         ({"state": "starting"}, "waiting: mysql: the mirror is starting"),
         ({"state": "scanning"}, "waiting: mysql: the metadata is being copied to MySQL"),
@@ -210,17 +208,23 @@ def test_the_agents_container_is_waited_for_once(deployed):
         (
             {"state": "away", "kind": "away", "since": 1764000000, "message": "refused"},
             (
-                "waiting: mysql: away since 2025-11-24 16:00 UTC; the server serves on, and what "
-                "it writes is copied later: refused"
+                "waiting: mysql: away since 2025-11-24 16:00 UTC: refused",
+                "the server serves on, and what it writes is copied later",
             ),
         ),
         (
             {"state": "blocked", "kind": "rights", "message": "no CREATE: GRANT CREATE ON …"},
-            "blocked: mysql: the mirror cannot go on: no CREATE: GRANT CREATE ON …",
+            (
+                "blocked: mysql: no CREATE: GRANT CREATE ON …",
+                "the server serves on",
+            ),
         ),
         (
             {"state": "blocked", "kind": "superseded", "message": "a newer one owns it"},
-            "blocked: mysql: the mirror cannot go on: a newer one owns it",
+            (
+                "blocked: mysql: the mirror cannot go on: a newer one owns it",
+                "the server serves on",
+            ),
         ),
         (
             {
@@ -234,16 +238,21 @@ def test_the_agents_container_is_waited_for_once(deployed):
         (
             {"stores": [{"name": "a%20b", "state": "gone"}]},
             (
-                "blocked: mysql: the metadata of /a b is no longer on the volume and is kept in "
-                "MySQL: bring the volume back, or run delete-share to let it go"
+                (
+                    "blocked: mysql: bring the metadata volume back or run delete-share: /a b "
+                    "vanished from it"
+                ),
+                "the metadata in MySQL is kept",
             ),
         ),
         (
             {"stores": [{"name": f"s{number}", "state": "gone"} for number in range(5)]},
             (
-                "blocked: mysql: the metadata of /s0, /s1, /s2 and 2 more is no longer on the "
-                "volume and is kept in MySQL: bring the volume back, or run delete-share to let "
-                "it go"
+                (
+                    "blocked: mysql: bring the metadata volume back or run delete-share: "
+                    "/s0, /s1, /s2 and 2 more vanished from it"
+                ),
+                "the metadata in MySQL is kept",
             ),
         ),
         ({"state": "stopped"}, "waiting: mysql: the mirror is stopped"),
@@ -255,8 +264,11 @@ def test_the_agents_container_is_waited_for_once(deployed):
     ],
 )
 def test_what_the_agent_says_is_in_the_status_and_the_server_serves_on(mirrored, said, status):
+    short, *besides = [status] if isinstance(status, str) else status
     mirrored.agent.say(**said)
-    assert beside(mirrored) == status
+    assert beside(mirrored) == short
+    if not short.startswith("active"):
+        assert mirrored.reasons() == ["; ".join([short, *besides])]
     mirrored.agent.say()
     assert beside(mirrored) == f"active: {MIRRORED.message}"
 
@@ -269,14 +281,18 @@ def test_a_database_of_somebody_else_is_said_with_whose_it_is(mirrored):
         "updated": time.time() - 3 * 86400,
     }
     mirrored.agent.say(state="blocked", kind="foreign", message="foreign", mirror=holder)
-    assert beside(mirrored) == (
-        "blocked: mysql: the database holds the metadata of instance 0b5e (files in the model "
-        "lost, last written 3 days ago), and is left untouched: relate a fresh database, or drop "
-        "its tables dittofs_* where nobody needs them, or remove the relation; the server serves "
-        "on"
+    text = (
+        "blocked: mysql: relate a fresh database or remove the relation: this database holds the "
+        "metadata of instance 0b5e (files in the model lost, last written 3 days ago)"
+    )
+    assert beside(mirrored) == text
+    (reason,) = mirrored.reasons()
+    assert reason == (
+        f"{text}; it is left untouched; its tables dittofs_* can be dropped where nobody needs "
+        "them; the server serves on"
     )
     mirrored.agent.say(state="blocked", kind="foreign", message="foreign")
-    assert "of another instance, and is left" in beside(mirrored)
+    assert beside(mirrored).endswith("holds the metadata of another instance")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"lag": "much"}', "null"])
@@ -311,17 +327,18 @@ def test_the_check_of_the_agent_wakes_the_charm(mirrored):
 @pytest.mark.parametrize(
     ("unpacked", "text"),
     [
-        ((3, "3.9"), "the agent-image has Python 3.9: attach an image with glibc and Python"),
-        ((4, "no module named x"), "cannot use the charm's packages (no module named x): attach"),
+        ((3, "3.9"), "has Python 3.9"),
+        ((4, "no module named x"), "cannot use the charm's packages (no module named x)"),
     ],
 )
 def test_an_image_that_cannot_run_the_agent_is_said(deployed, unpacked, text):
     deployed.agent.bare()
     deployed.agent.unpack = unpacked
     assert deployed.relate().name == "blocked"
-    status = beside(deployed)
-    assert text in status
-    assert f"Python {sys.version_info.major}.{sys.version_info.minor}" in status
+    assert beside(deployed) == UNFIT + text
+    assert deployed.reasons() == [
+        f"{UNFIT}{text}; this charm's default is one; the command is juju attach-resource"
+    ]
     assert deployed.agent.commands == []
     deployed.agent.unpack = (0, "")
     assert deployed.run("update_status") == MIRRORED
@@ -342,7 +359,7 @@ def test_an_image_without_python_is_said(deployed):
     deployed.agent.bare()
     deployed.agent.unpack = (127, "env: python3: No such file or directory")
     deployed.relate()
-    assert beside(deployed).startswith("blocked: the agent-image has no python3: attach an image")
+    assert beside(deployed) == f"{UNFIT}has no python3"
 
 
 def test_an_image_without_a_shell_is_said(deployed, monkeypatch):
@@ -355,14 +372,14 @@ def test_an_image_without_a_shell_is_said(deployed, monkeypatch):
 
     monkeypatch.setattr(mocking._MockPebbleClient, "exec", run)  # noqa: SLF001  # ops.testing's own Pebble
     deployed.relate()
-    assert beside(deployed).startswith("blocked: the agent-image has no /bin/sh: attach an image")
+    assert beside(deployed) == f"{UNFIT}has no /bin/sh"
 
 
 def test_what_the_agent_does_not_say_any_more_is_not_true_for_ever(mirrored):
     mirrored.agent.say(lag=50.0, updated=time.time() - 4)
     assert mirrored.run("update_status") == MIRRORED
     mirrored.agent.say(lag=50.0, updated=time.time() - 20)
-    assert "is 65 s behind the server" in mirrored.run("update_status").message
+    assert mirrored.run("update_status").message.startswith("mysql: 65 s behind the server")
 
 
 @pytest.fixture
@@ -449,13 +466,13 @@ def test_an_agent_that_is_away_hides_nothing_that_is_wrong_with_the_volumes(mirr
     mirrored.change(containers=[mirrored.state.get_container("dittofs"), agent])
     assert mirrored.run("update_status").name == "blocked"
     mirrored.change(storages=[])
-    status = mirrored.run("update_status")
+    status = mirrored.run("config_changed")
     assert status == testing.WaitingStatus("waiting for the storage to be attached")
 
 
 def test_storage_that_goes_is_not_mirrored(mirrored):
     mirrored.change(storages=[])
-    mirrored.run("update_status")
+    mirrored.run("config_changed")
     assert mirrored.mirror == pebble.ServiceStatus.INACTIVE
 
 

@@ -6,13 +6,22 @@ import ops
 import pytest
 from ops import testing
 
-SECRET_IDS = {1: f"secret:{'user1':a<20}", 2: f"secret:{'user2':a<20}"}
+SECRET_IDS = {number: f"secret:{f'user{number}':a<20}" for number in (1, 2, 3)}
 ACTIVE = testing.ActiveStatus("nfs, smb: /export")
 
 
 def made_by_charm(unit) -> testing.Secret:
     (secret,) = [each for each in unit.state.secrets if "token-key" in each.tracked_content]
     return secret
+
+
+def kept_by(unit, owner: str) -> list[dict[str, str]]:
+    """What the secret with the password that admin has holds, where there is one."""
+    return [
+        dict(each.latest_content)
+        for each in unit.state.secrets
+        if each.owner == owner and "password" in each.latest_content
+    ]
 
 
 def user_secret(password: str, number: int = 1) -> testing.Secret:
@@ -68,20 +77,34 @@ def test_another_secret_and_none_at_all_are_applied(deployed):
     assert accepts(deployed, made_by_charm(deployed).tracked_content["admin-password"])
 
 
+def test_the_password_that_admin_has_outlives_the_unit(deployed):
+    """Such as when it is scaled to 0: a secret of the unit would be gone."""
+    give(deployed, user_secret("correct horse"))
+    assert kept_by(deployed, "app") == [{"password": "correct horse"}]
+    assert not kept_by(deployed, "unit")
+
+
 def test_a_change_is_applied_also_where_unit_0_is_not_the_leader(deployed):
+    first = kept_by(deployed, "app")
     deployed.change(leader=False)
     assert give(deployed, user_secret("correct horse")) == ACTIVE
     assert give(deployed, user_secret("battery staple", 2)) == ACTIVE
+    assert kept_by(deployed, "unit") == [{"password": "battery staple"}]
+    assert kept_by(deployed, "app") == first
+    deployed.change(leader=True)
+    assert give(deployed, user_secret("staple horse", 3)) == ACTIVE
+    assert kept_by(deployed, "app") == [{"password": "staple horse"}]
+    assert not kept_by(deployed, "unit")
 
 
 @pytest.mark.parametrize(
     ("secret", "text"),
     [
-        (None, "admin-password: the secret cannot be read; run: juju grant-secret"),
+        (None, "admin-password: run juju grant-secret <secret> dittofs, then set it again: the"),
         (user_secret("short"), "admin-password: the secret needs the key password with 8 to 72"),
         (user_secret("x" * 73), "admin-password: the secret needs the key password with 8 to 72"),
-        (user_secret("from a file\n"), "admin-password: the password has a line break or another"),
-        (user_secret("correct\x1bhorse"), "admin-password: the password has a line break or"),
+        (user_secret("from a file\n"), "admin-password: set a password without a line break or"),
+        (user_secret("correct\x1bhorse"), "admin-password: set a password without a line break"),
         (
             testing.Secret({"passwort": "correct horse"}, id=SECRET_IDS[1]),
             "admin-password: the secret needs the key password",
@@ -105,7 +128,14 @@ def test_a_password_changed_behind_the_charm_is_said_with_the_remedy(deployed):
     deployed.server.database.put_user(admin, "changed by hand")
     status = deployed.run("update_status")
     assert status.name == "blocked"
-    assert status.message.startswith("the password of the server's user admin was changed")
+    assert status.message == (
+        "set admin-password to a secret with admin's present password: somebody changed it"
+    )
+    (reason,) = deployed.reasons()
+    assert reason == (
+        f"blocked: {status.message}; put it into a Juju secret and grant that to the application "
+        "before"
+    )
     assert give(deployed, user_secret("changed by hand")) == ACTIVE
 
 
@@ -149,7 +179,11 @@ def test_secrets_that_juju_does_not_give_just_now_are_not_made_anew(deployed, mo
 
 def test_a_revision_that_nobody_needs_is_removed(deployed):
     give(deployed, user_secret("correct horse"))
-    (own,) = [each for each in deployed.state.secrets if each.owner == "unit"]
+    (kept,) = [
+        each
+        for each in deployed.state.secrets
+        if "password" in each.latest_content and each.owner == "app"
+    ]
     context = deployed._context()  # noqa: SLF001  # what it removed is told by the context only
-    context.run(context.on.secret_remove(own, revision=1), deployed.state)
+    context.run(context.on.secret_remove(kept, revision=1), deployed.state)
     assert context.removed_secret_revisions == [1]

@@ -15,6 +15,9 @@ from tests.unit.conftest import AGENT, Unit
 SERVED = testing.ActiveStatus("nfs, smb: /export")
 MIRRORED = testing.ActiveStatus("nfs, smb: /export; metadata in MySQL")
 NOTE = ".dittofs-charm-recovery.json"
+EMPTY = "bring the {0} volume back or run start-without volume={0}: it is empty"
+# What `status-detail` says besides.
+ASKED = "the metadata volume is empty, so MySQL is asked first; to serve without it, remove the "
 
 
 @pytest.fixture
@@ -92,7 +95,9 @@ def test_a_content_volume_of_an_old_copy_is_still_told(lost):
     lost.agent.hold(agents.row({**marker, "generation": 9}))
     status = lost.pebble_ready()
     assert status.name == "blocked"
-    assert status.message.startswith("the content volume is older than the other")
+    assert status.message == (
+        "restore a backup or run start-without volume=content: that volume is older"
+    )
     assert lost.mirror == pebble.ServiceStatus.INACTIVE
 
 
@@ -102,8 +107,9 @@ def test_with_both_volumes_lost_the_shares_without_content_are_named(lost):
     starts = lost.border.starts
     status = lost.pebble_ready()
     assert status.name == "blocked"
-    assert status.message.startswith("the content volume is empty, the metadata volume has shares")
-    assert "/export" in status.message
+    assert status.message == EMPTY.format("content")
+    (reason,) = lost.reasons()
+    assert "; the metadata volume has shares /export; " in reason
     assert lost.border.starts == starts
     assert lost.mirror == pebble.ServiceStatus.INACTIVE
 
@@ -112,7 +118,9 @@ def test_nothing_in_mysql_is_a_lost_volume_as_ever(lost):
     lost.agent.hold(None)
     status = lost.pebble_ready()
     assert status.name == "blocked"
-    assert status.message.startswith("the metadata volume is empty, the content volume has shares")
+    assert status.message == EMPTY.format("metadata")
+    (reason,) = lost.reasons()
+    assert "; the content volume has shares /export; " in reason
 
 
 def test_a_first_start_with_an_empty_database(unit):
@@ -130,14 +138,18 @@ def test_a_first_start_waits_until_mysql_could_be_asked(unit):
     unit.agent.refuse("away", "connection refused")
     status = unit.relate()
     assert status.name == "waiting"
-    assert status.message.startswith(
-        "mysql: the metadata volume is empty, and the database: connection refused; to serve "
-        "without it, remove the relation"
-    )
+    assert status.message == "mysql: connection refused; no server is started"
+    (reason,) = unit.reasons()
+    assert reason.startswith(f"waiting: {status.message}; {ASKED}relation, or run ")
     unit.agent.refuse("password", "access denied for the user")
     assert unit.run("update_status").name == "blocked"
     unit.agent.answers["inspect"] = (137, "Killed")
-    assert unit.run("update_status").message.endswith("(it ended with 137)")
+    status = unit.run("update_status")
+    assert status.message == (
+        "mysql: the agent ended with 137 while it asked; no server is started"
+    )
+    (reason,) = unit.reasons()
+    assert reason.startswith(f"waiting: {status.message}; {ASKED}relation, or run ")
     assert unit.border.starts == 0
     assert metadata(unit) == set()
     assert unit.unrelate() == SERVED
@@ -170,13 +182,17 @@ def test_the_metadata_of_another_is_never_taken_by_itself(lost, whose):
     starts = lost.border.starts
     status = lost.pebble_ready()
     assert status.name == "blocked"
-    assert f"mysql: the database holds the metadata of instance {instance}" in status.message
+    assert status.message.startswith(
+        "mysql: run recover-metadata or relate a fresh database: this database holds the "
+        f"metadata of instance {instance}"
+    )
     assert "last written 2 hours ago" in status.message
-    assert f"recover-metadata from={instance} confirm={instance}" in status.message
+    (reason,) = lost.reasons()
+    assert f"run recover-metadata from={instance} confirm={instance} recovery-key=" in reason
     assert lost.border.starts == starts
     assert metadata(lost) == set()
     assert lost.agent.commands == []
-    assert lost.unrelate().message.startswith("the metadata volume is empty")
+    assert lost.unrelate().message == EMPTY.format("metadata")
 
 
 def test_an_application_that_was_deployed_again_does_not_take_it_by_itself(lost, border, tmp_path):
@@ -186,7 +202,9 @@ def test_an_application_that_was_deployed_again_does_not_take_it_by_itself(lost,
     again.relate()
     status = again.deploy()
     assert status.name == "blocked"
-    assert "recover-metadata from=" in status.message
+    assert status.message.startswith("mysql: run recover-metadata or relate a fresh database: ")
+    (reason,) = again.reasons()
+    assert "recover-metadata from=" in reason
     assert border.starts == 1
 
 
@@ -250,7 +268,10 @@ def test_a_recovery_that_fails_is_worded_and_tried_again(lost):
     lost.agent.failure = "the metadata volume has 1 MiB free, 9 MiB are needed"
     status = lost.pebble_ready()
     assert status.name == "waiting"
-    assert "could not be recovered: the metadata volume has 1 MiB free" in status.message
+    assert status.message == (
+        "mysql: the metadata volume has 1 MiB free, 9 MiB are needed; the metadata volume is not "
+        "recovered"
+    )
     assert NOTE not in metadata(lost)
     assert lost.run("update_status") == status
     lost.agent.copy = kept
@@ -264,13 +285,15 @@ def test_a_fault_of_mysql_that_does_not_pass_is_for_a_person(lost, kind):
     lost.agent.refuse(kind, "GRANT SELECT on it")
     status = lost.pebble_ready()
     assert status.name == "blocked"
-    assert "the database: GRANT SELECT on it" in status.message
+    assert status.message == "mysql: GRANT SELECT on it; no server is started"
+    (reason,) = lost.reasons()
+    assert reason.startswith(f"blocked: {status.message}; {ASKED}")
     lost.agent.answers |= held
     kept, lost.agent.copy = lost.agent.copy, None
     lost.agent.failure, lost.agent.failure_kind = "GRANT SELECT on it", kind
     status = lost.run("update_status")
     assert status.name == "blocked"
-    assert "could not be recovered: GRANT SELECT on it" in status.message
+    assert status.message == "mysql: GRANT SELECT on it; the metadata volume is not recovered"
     lost.agent.copy = kept
     assert lost.run("update_status") == MIRRORED
 
@@ -279,7 +302,7 @@ def test_another_database_after_a_failure_is_asked_anew(lost):
     lost.agent.copy = None
     lost.pebble_ready()
     lost.agent.hold(None)
-    assert lost.run("update_status").message.startswith("the metadata volume is empty")
+    assert lost.run("update_status").message == EMPTY.format("metadata")
 
 
 def test_start_without_is_a_way_out_of_a_recovery_that_fails(lost):
@@ -301,13 +324,15 @@ def test_a_note_that_makes_no_sense_is_passed_over(lost):
 def test_a_volume_with_files_and_without_a_marker_is_never_recovered_over(lost):
     (lost.root / "metadata/stores/export").mkdir(parents=True)
     status = lost.pebble_ready()
-    assert status.message.startswith("the metadata volume holds files this charm did not write")
+    assert status.message == (
+        "bring the metadata volume back or run start-without volume=metadata: it has foreign files"
+    )
     assert lost.agent.commands == []
 
 
 def test_the_mirrors_age_is_left_out_where_it_is_not_known(lost):
     lost.agent.hold(agents.row(lost.marker("content"), application="x", updated=None))
-    assert "(x in the model files), and is left untouched" in lost.pebble_ready().message
+    assert lost.pebble_ready().message.endswith("(x in the model files)")
 
 
 def test_what_the_mirror_holds_is_shown_with_its_age(lost):

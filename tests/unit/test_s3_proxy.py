@@ -47,8 +47,8 @@ def test_it_is_no_secret_of_a_status_or_a_result(deployed, model):
 def test_one_that_is_no_url_is_told_with_the_remedy(deployed, model, proxy):
     model(HTTPS_PROXY=proxy)
     assert deployed.relate_s3() == testing.BlockedStatus(
-        "s3-backup: s3-integrator: the model's proxy is no URL such as http://proxy:3128; run: "
-        "juju model-config juju-https-proxy=<URL>"
+        "s3-backup: s3-integrator: run juju model-config juju-https-proxy=<URL>: the model's "
+        "proxy is no URL"
     )
 
 

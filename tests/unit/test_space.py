@@ -95,16 +95,26 @@ def test_settings_that_are_damaged_are_said_and_no_server_started(deployed):
     deployed.database.write_bytes(b"not a database" * 999)
     status = deployed.pebble_ready()
     assert status.name == "blocked"
-    assert "controlplane.db, is damaged (file is not a database)" in status.message
+    text = (
+        "restore a backup or bring the metadata volume back: /data/metadata/controlplane.db is "
+        "damaged"
+    )
+    assert status.message == text
+    assert deployed.reasons() == [
+        f"blocked: {text}; this file has the server's settings: file is not a database"
+    ]
     assert deployed.border.starts == starts
 
 
 def test_a_volume_of_1_gib_is_refused_until_it_is_larger_or_a_trial_is_asked_for(unit):
     unit.border.spaces["content"] = (0, GIB)
     unit.deploy()
-    assert unit.status == testing.BlockedStatus(
-        "the content volume of 1.00GiB holds 0 of the 1 shares: use one of 8.00GiB, or list fewer "
-        "shares or smaller quotas; for a trial set allow-small-content-volume=true"
+    text = "use a content volume of 8.00GiB or list fewer shares: 0 of 1 fit"
+    assert unit.status == testing.BlockedStatus(text)
+    (reason,) = unit.reasons()
+    assert reason == (
+        f"blocked: {text}; this one has 1.00GiB; smaller quotas need less; for a trial "
+        "set allow-small-content-volume=true"
     )
     assert unit.server.database.all("share") == []
     status = unit.configure(allow_small_content_volume=True)
@@ -124,7 +134,7 @@ def test_a_volume_of_1_gib_is_refused_until_it_is_larger_or_a_trial_is_asked_for
 def test_a_volume_that_is_nearly_full_is_said_until_it_is_not(deployed, volume):
     deployed.border.spaces[volume] = (85 * GIB, 15 * GIB)
     assert deployed.run("update_status") == testing.BlockedStatus(
-        f"the {volume} volume is 85 % full, 15.00GiB are left: {REMEDIES[volume]}"
+        f"{REMEDIES[volume]}: it is 85 % full, 15.00GiB are left"
     )
     deployed.border.spaces[volume] = (84 * GIB, 16 * GIB)
     assert deployed.run("update_status") == ACTIVE
@@ -134,8 +144,8 @@ def test_a_volume_that_is_full_is_said_while_the_server_is_away_too(deployed):
     deployed.border.spaces["content"] = (100 * GIB, 0)
     deployed.border.stop()
     deployed.run("update_status")
-    reasons = json.loads(deployed.act("status-detail", format="json")["status"])["reasons"]
-    assert any("the content volume is 100 % full, 0B are left" in each for each in reasons)
+    full = "enlarge the content volume: it is 100 % full, 0B are left"
+    assert any(full in each for each in deployed.reasons())
 
 
 def test_the_guard_runs_beside_the_server_and_is_told_what_it_needs(deployed):
@@ -183,27 +193,28 @@ def test_a_wrong_option_leaves_the_guard_as_it_is(deployed):
 
 
 @pytest.mark.parametrize(
-    ("said", "what", "why"),
+    ("said", "volume", "what", "why"),
     [
-        ({"short": ["content"]}, "no file can grow", "content volume has only 900.00MiB left"),
+        ({"short": ["content"]}, "content", "no file can grow", "it has only 900.00MiB left"),
         (
             {"short": ["metadata"], "halted": ["/export"]},
+            "metadata",
             "nothing can be written",
-            "metadata volume has only 7.00MiB left",
+            "it has only 7.00MiB left",
         ),
         (
             {"full": True},
+            "content",
             "no file can grow",
-            "shares hold all that the content volume has room for",
+            "the shares hold all that it has room for",
         ),
     ],
 )
-def test_that_no_file_can_grow_is_said_until_it_can(deployed, said, what, why):
+def test_that_no_file_can_grow_is_said_until_it_can(deployed, said, volume, what, why):
     free = {"content": 900 * MIB, "metadata": 7 * MIB}
     deployed.agent.guard.say(since=1767225600.0, free=free, **said)
     assert deployed.run("update_status") == testing.BlockedStatus(
-        f"{what} since 2026-01-01 00:00 UTC: the {why}; "
-        f"{REMEDIES['metadata' if 'metadata' in why else 'content']}"
+        f"{REMEDIES[volume]}: {what} since 2026-01-01 00:00 UTC, {why}"
     )
     deployed.agent.guard.say()
     assert deployed.run("update_status") == ACTIVE
@@ -228,10 +239,12 @@ def test_a_count_that_does_not_end_is_said(deployed):
     deployed.agent.guard.say(**{"counting-since": time.time() - 600})
     assert deployed.run("update_status") == ACTIVE
     deployed.agent.guard.say(**{"counting-since": 1767225600.0})
-    assert deployed.run("update_status") == testing.WaitingStatus(
-        "the guard of the volumes counts removed files since 2026-01-01 00:00 UTC: a share may "
-        "refuse files too early; see the log of the agent's container"
+    text = (
+        "a share may refuse files too early: the guard counts removed files since 2026-01-01 "
+        "00:00 UTC"
     )
+    assert deployed.run("update_status") == testing.WaitingStatus(text)
+    assert deployed.reasons() == [f"waiting: {text}; see the log of the agent's container"]
 
 
 def test_a_guard_that_ends_at_once_is_said(deployed):

@@ -81,8 +81,9 @@ def test_the_higher_one_of_the_two_markers_counts(deployed, volume):
 def test_a_marker_with_what_is_no_release_is_damaged(deployed):
     path = deployed.root / "content" / ".dittofs-charm.json"
     path.write_text(path.read_text().replace("v0.29.0", "the best"))
-    assert (
-        "on the content volume is damaged or of a newer charm" in deployed.pebble_ready().message
+    assert deployed.pebble_ready() == blocked(
+        "refresh the charm: .dittofs-charm.json on the content volume is damaged or of a newer "
+        "charm"
     )
 
 

@@ -96,9 +96,10 @@ def test_an_empty_volume_beside_one_with_data_is_refused(container, roots, lost,
     with_share(container)
     (roots[lost] / MARKER).unlink()
     error = refused(container)
-    assert str(error).startswith(f"the {lost} volume is empty, the {left} volume has shares")
-    assert "/export" in str(error)
-    assert f"start-without volume={lost}" in str(error)
+    assert str(error) == (
+        f"bring the {lost} volume back or run start-without volume={lost}: it is empty"
+    )
+    assert f"; the {left} volume has shares /export; a backup can be restored" in error.whole
     assert error.lost == lost
 
 
@@ -108,7 +109,10 @@ def test_a_volume_of_another_instance_is_refused_and_named(container, roots):
     other = marker(roots, "content") | {"instance": "other", "application": "files"}
     (roots["content"] / MARKER).write_text(json.dumps(other))
     error = refused(container)
-    assert "the content volume belongs to another instance (files, shares /export)" in str(error)
+    assert str(error) == (
+        "bring the content volume back or run start-without volume=content: it is another's"
+    )
+    assert "; it belongs to an instance of files and has shares /export; " in error.whole
     assert error.lost == "content"
     ours, theirs = marker(roots, "metadata"), marker(roots, "content")
     (roots["content"] / MARKER).write_text(json.dumps(ours))
@@ -119,23 +123,29 @@ def test_a_volume_of_another_instance_is_refused_and_named(container, roots):
 @pytest.mark.parametrize("name", ["metadata", "content"])
 def test_a_volume_brought_back_from_an_old_copy_is_refused(container, roots, name):
     start(container)
+    with_share(container)
     copy = (roots[name] / MARKER).read_text()
     start(container)
     (roots[name] / MARKER).write_text(copy)
     error = refused(container)
-    assert str(error).startswith(f"the {name} volume is older than the other")
+    assert str(error) == (
+        f"restore a backup or run start-without volume={name}: that volume is older"
+    )
+    assert error.whole.endswith("; the volumes have shares /export")
     assert error.lost == name
 
 
 def test_a_volume_with_files_but_no_marker_is_refused(container, roots):
     (roots["content"] / "photos").mkdir()
+    text = "bring the {0} volume back or run start-without volume={0}: it has foreign files"
     error = refused(container)
-    assert str(error).startswith("the content volume holds files this charm did not write")
+    assert str(error) == text.format("content")
+    assert error.whole.endswith("; start-without puts them aside")
     (roots["content"] / "photos").rmdir()
     start(container)
     (roots["metadata"] / MARKER).unlink()
     (roots["metadata"] / "photos").mkdir()
-    assert "the metadata volume holds files this charm did not write" in str(refused(container))
+    assert str(refused(container)) == text.format("metadata")
 
 
 @pytest.mark.parametrize("other", [Owner(application="files"), Owner(model_uuid="another-model")])
@@ -144,7 +154,9 @@ def test_a_pair_of_another_application_or_model_waits_to_be_adopted(container, r
     error = refused(container)
     instance = str(marker(roots, "metadata")["instance"])
     assert error.adopt == instance
-    assert f"adopt-volumes confirm={instance}" in str(error)
+    assert str(error).startswith(f"run adopt-volumes confirm={instance} to serve the volumes of")
+    assert f"; they belong to the application {other.application} of another life" in error.whole
+    assert error.whole.endswith(", and have no shares")
     volumes.adopt(container, volumes.look(container), OURS)
     volumes.check(volumes.look(container), OURS)
     assert marker(roots, "content")["instance"] == instance
@@ -194,12 +206,12 @@ def test_shares_are_noted_on_both_volumes_and_only_when_they_differ(container, r
     with_share(container)
 
 
-def test_many_shares_are_shortened_in_the_status(container, roots):
+def test_many_shares_are_shortened(container, roots):
     start(container)
     names = {f"/s{n}": "badger/volume" for n in range(9)}
     volumes.record_shares(container, volumes.look(container), names)
     (roots["content"] / MARKER).unlink()
-    assert "shares /s0, /s1, /s2 and 6 more" in str(refused(container))
+    assert "shares /s0, /s1, /s2 and 6 more" in refused(container).whole
 
 
 def test_a_volume_that_the_server_cannot_write_is_named(container, monkeypatch):
@@ -213,10 +225,10 @@ def test_a_volume_that_the_server_cannot_write_is_named(container, monkeypatch):
     monkeypatch.setattr(container, "remove_path", lambda _path: None)
     with pytest.raises(volumes.BlockedError) as raised:
         volumes.check_writable(container)
-    text = str(raised.value)
-    assert text.startswith("the content volume is not writable by the server's user 65532")
-    assert "permission denied" in text
-    assert "storage class" in text
+    assert str(raised.value) == (
+        "check the content volume: the server's user 65532 cannot write to it (permission denied)"
+    )
+    assert "storage class" in raised.value.whole
 
 
 def test_the_probe_leaves_nothing_behind(container, roots):
