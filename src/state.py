@@ -288,7 +288,9 @@ def _volumes(charm: ops.CharmBase, *, idle: bool) -> tuple[dict[str, Path], bool
             with contextlib.suppress(ops.ModelError):
                 found[name] = storage.location
     if found != noted:
-        note.write_text(json.dumps(found, default=str), encoding="utf-8")
+        # Without a note an idle event asks as others do.
+        with contextlib.suppress(OSError):
+            note.write_text(json.dumps(found, default=str), encoding="utf-8")
     return found, not all(storages.values())
 
 

@@ -55,3 +55,15 @@ def test_an_idle_event_is_the_first_to_reach_a_server_and_changes_its_password(d
         if each.owner == "app" and "password" in each.latest_content
     ]
     assert kept.latest_content == {"password": "correct horse"}
+
+
+def test_a_note_of_the_volumes_that_is_no_use_is_made_anew(deployed):
+    note = deployed.charm_dir / ".volumes.json"
+    for text in ("", "{", "[]", '{"metadata": 1}', '{"metadata": "/none", "content": "/none"}'):
+        note.write_text(text)
+        assert deployed.run("update_status") == testing.ActiveStatus("nfs, smb: /export")
+        assert len(asked(deployed)) <= ALONE
+    note.unlink()
+    note.mkdir()
+    assert deployed.run("update_status") == testing.ActiveStatus("nfs, smb: /export")
+    assert deployed.run("config_changed") == testing.ActiveStatus("nfs, smb: /export")
