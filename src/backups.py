@@ -123,8 +123,8 @@ class Backups:
         operation = self.operation
         if operation is None or not operation.takes_server:
             return None
-        text = self._restoring(progress)
-        return [BlockedError(text) if isinstance(stuck, BlockedError) else WorkingError(text)]
+        kind = BlockedError if isinstance(stuck, BlockedError) else WorkingError
+        return [kind(self._restoring(progress), more=stuck.more if stuck else "")]
 
     def reconcile(self, pair: Pair, *, serves: bool) -> Outcome:
         """Run the agent's service, and let a backup begin that is due.
@@ -136,7 +136,8 @@ class Backups:
         self._service.know(pair)
         outcome = Outcome(findings=self._untold())
         if self._stuck and self.operation and self.operation.step == "discard":
-            outcome.findings.append(WaitingError(f"s3-backup: {self._stuck}"))
+            again = WaitingError(f"s3-backup: {self._stuck}", more=self._stuck.more)
+            outcome.findings.append(again)
         try:
             if self._state.s3 is None and self.operation is None:
                 self._service.stop()
@@ -300,7 +301,8 @@ class Backups:
         last = self._last
         if last is None or not last.failed or last.told or last.kind == "create":
             return []
-        return [BlockedError(f"s3-backup: {last.text}; this is said until something else is done")]
+        more = "this is said until something else is done"
+        return [BlockedError(f"s3-backup: {last.text}", more=more)]
 
     def _backup_id(self) -> str:
         """A backup is named by the second it begins in; no two begin in one."""

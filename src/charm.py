@@ -29,6 +29,7 @@ startup.imported()
 logger = logging.getLogger(__name__)
 
 _SHOWN_SHARES = 5
+_SHOWN = 120  # characters of a status
 
 
 class DittofsCharm(ops.CharmBase):
@@ -210,8 +211,9 @@ class DittofsCharm(ops.CharmBase):
             self._reconcile()
         findings = self._sorted_findings()
         for index, finding in enumerate(findings):
-            more = f" (+{len(findings) - 1} more: status-detail)" if len(findings) > 1 else ""
-            event.add_status(finding.status(str(finding) + ("" if index else more)))
+            others = len(findings) - 1 if index == 0 else 0
+            more = f" (+{others} more: status-detail)" if others else ""
+            event.add_status(finding.status(_cut(str(finding), len(more)) + more))
         if self._stopped:
             event.add_status(ops.MaintenanceStatus("stopped"))
         event.add_status(ops.ActiveStatus(self._active))
@@ -220,6 +222,12 @@ class DittofsCharm(ops.CharmBase):
         """The worst first: what a person has to mend before what mends itself; each once."""
         found = {error.whole: error for error in self._findings}
         return sorted(found.values(), key=lambda error: error.status is not ops.BlockedStatus)
+
+
+def _cut(text: str, behind: int) -> str:
+    """A text that `juju status` shows, and as many characters behind it."""
+    room = _SHOWN - behind
+    return f"{text[: room - 1]}…" if behind and len(text) > room else text
 
 
 def _describe(juju: State, serving_now: tuple[str, ...]) -> str:

@@ -1,12 +1,14 @@
 """The secrets: made once by the leader, kept in Juju, read by every unit.
 
 The application owns one secret with the first admin password and the key that signs the server's
-tokens; its id is in the peer databag. Where the password came from the option `admin-password`
-another has it, which the application owns, or the unit where that is not the leader. Once MySQL or
-S3 is related, the application owns one more for each, with the key of what is kept there.
+tokens; its id is in the peer databag. It owns another with the password that the server has now,
+which may have come from the option `admin-password`; a unit that does not lead has one of its own
+until it does. Once MySQL or S3 is related, the application owns one more for each, with the key of
+what is kept there.
 """
 
 import base64
+import contextlib
 import logging
 import re
 import secrets
@@ -71,7 +73,7 @@ def read(model: ops.Model, secret_id: str) -> dict[str, str]:
     Raises:
         ops.ModelError: Juju does not give it; `ops.SecretNotFoundError` where it is gone.
     """
-    return _content(model, secret_id, _secret(model, id=secret_id))
+    return _content(model, secret_id, _secret(model, secret_id))
 
 
 def load(model: ops.Model) -> Credentials | None:
@@ -157,24 +159,37 @@ def remember_password(model: ops.Model, password: SecretStr, *, compare: bool = 
     """
     _present[model] = password
     peers = model.get_relation(PEERS)
-    if not compare or peers is None or next(_applied(model), None) == password:
+    if not compare or peers is None:
         return
-    leads = model.unit.is_leader()
-    owner, whose = (model.app, "application's") if leads else (model.unit, "unit's")
+    if model.unit.is_leader():
+        _keep(model, model.app, password, "DittoFS: the password of the user admin")
+        own = peers.data[model.unit].pop(_APPLIED_KEY, None)
+        if own:
+            with contextlib.suppress(ops.SecretNotFoundError):
+                _secret(model, own).remove_all_revisions()
+    elif next(_applied(model), None) != password:
+        text = "DittoFS: the password of the user admin, until this unit leads"
+        _keep(model, model.unit, password, text)
+
+
+def _keep(
+    model: ops.Model, owner: ops.Unit | ops.Application, password: SecretStr, text: str
+) -> None:
+    """Have a secret of the owner with the password; no write where it has it."""
+    kept = _applied_by(model, owner)
+    if kept == password:
+        return
+    databag = model.relations[PEERS][0].data[owner]
     content = {"password": password.get_secret_value()}
-    if _applied_by(model, owner) is None:
-        secret = owner.add_secret(content, description="DittoFS: the password of the user admin")
-        peers.data[owner][_APPLIED_KEY] = str(secret.id)
-        logger.info("secrets: made the %s, with the password of admin", whose)
+    if kept is None:
+        databag[_APPLIED_KEY] = str(owner.add_secret(content, description=text).id)
     else:
-        secret = _secret(model, id=peers.data[owner][_APPLIED_KEY])
+        secret = _secret(model, databag[_APPLIED_KEY])
         secret.set_content(content)
         # The old revision may not outlive the password: nobody else tracks it.
         secret.get_content(refresh=True)
-        logger.info("secrets: changed the %s, admin has another password", whose)
-    if leads and _applied_by(model, model.unit) is not None:
-        # Of the time when this unit did not lead.
-        _secret(model, id=peers.data[model.unit].pop(_APPLIED_KEY)).remove_all_revisions()
+    _contents.setdefault(model, {})[databag[_APPLIED_KEY]] = content
+    logger.info("secrets: the password of admin is in %s now", databag[_APPLIED_KEY])
 
 
 def present_password(model: ops.Model, made: Credentials) -> SecretStr:
@@ -270,6 +285,6 @@ def _content(model: ops.Model, name: str, secret: ops.Secret) -> dict[str, str]:
     return kept[name]
 
 
-def _secret(model: ops.Model, *, id: str | None = None, label: str | None = None) -> ops.Secret:  # noqa: A002  # as ops calls it
+def _secret(model: ops.Model, secret_id: str) -> ops.Secret:
     """A secret that is not read yet: `get_secret` reads what is tracked, which may be old."""
-    return ops.Secret(model._backend, id=id, label=label)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # see above
+    return ops.Secret(model._backend, id=secret_id)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # see above

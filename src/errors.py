@@ -18,6 +18,7 @@ class CharmError(Exception):
 
     def __init__(self, text: str, *, more: str = ""):
         super().__init__(text)
+        self.more = more
         self.whole = f"{text}; {more}" if more else text
 
 

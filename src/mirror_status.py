@@ -14,13 +14,14 @@ _WRITTEN_EVERY = 5.0
 _SILENT = 60.0
 _SHOWN = 3
 # fmt: off
-A_PERSON_ACTS = frozenset({
+_REMEDIED = frozenset({
     "password", "login", "locked", "expired", "rights", "host", "host-blocked", "database", "tls",
-    "binlog", "connections", "limit", "tables", "transaction", "engine",
-    "schema", "packet", "key", "config", "sql",
+    "binlog", "connections", "limit", "tables", "transaction", "engine", "packet",
 })
 # fmt: on
-"""The agent's words for faults of MySQL that do not pass."""
+"""The agent's words for faults of MySQL of which the message begins with what to do."""
+A_PERSON_ACTS = _REMEDIED | {"schema", "key", "config", "sql"}
+"""All its words for faults that do not pass."""
 
 
 class Holder(Part):
@@ -164,15 +165,14 @@ def _of_state(report: Report, max_lag: int) -> Iterator[CharmError]:
             )
         case "blocked" if report.kind == "foreign":
             yield BlockedError(
-                f"mysql: relate a fresh database or remove the relation: {foreign(report.mirror)}",
-                more="it is left untouched; its tables dittofs_* can be dropped where nobody "
-                "needs them; the server serves on",
+                "mysql: relate a fresh database or remove the relation: it has another's metadata",
+                more=f"{foreign(report.mirror)}, and is left untouched; its tables dittofs_* can "
+                "be dropped where nobody needs them; the server serves on",
             )
         case "blocked" if report.kind == "store":
             return  # said of the store
         case "blocked":
-            # The agent's words for what a person mends begin with what to do.
-            why = "mysql: " if report.kind in A_PERSON_ACTS else "mysql: the mirror cannot go on: "
+            why = "mysql: " if report.kind in _REMEDIED else "mysql: the mirror cannot go on: "
             yield BlockedError(f"{why}{report.message}", more="the server serves on")
         case _:
             yield WaitingError(f"mysql: the mirror is {report.state}{reason}")

@@ -131,14 +131,14 @@ class Recovery:
             found = Inspection.model_validate_json(answer.text)
         except ValidationError:
             raise WaitingError(
-                f"mysql: the agent ended with {answer.code} while it asked; no server is started",
+                f"mysql: no server is started: the agent ended with {answer.code} while it asked",
                 more=f"the metadata volume is empty, so MySQL is asked first; {_WAYS_OUT}",
             ) from None
         if found.error is None:
             return found.mirror
         acts = found.error.kind in mirror_status.A_PERSON_ACTS
         raise (BlockedError if acts else WaitingError)(
-            f"mysql: {found.error.text}; no server is started",
+            f"mysql: no server is started: {found.error.text}",
             more=f"the metadata volume is empty, so MySQL is asked first; {_WAYS_OUT}",
         )
 
@@ -217,9 +217,9 @@ class Recovery:
         if fits and (mirror.application, mirror.model_uuid, wanted.life) == ours:
             return
         raise MismatchError(
-            f"mysql: run recover-metadata or relate a fresh database: {foreign(mirror)}",
+            f"mysql: run recover-metadata from={mirror.instance} or relate a fresh database",
             lost=None if pair.fresh else "metadata",
-            more=f"to serve it here, run recover-metadata from={mirror.instance} "
+            more=f"{foreign(mirror)}; to serve it, run recover-metadata from={mirror.instance} "
             f"confirm={mirror.instance} recovery-key=<secret>; to serve without it, relate a "
             "fresh database, or remove the relation",
         )
@@ -253,8 +253,9 @@ class Recovery:
             self._forget()
         acts = report.kind in mirror_status.A_PERSON_ACTS
         raise (BlockedError if acts else WaitingError)(
-            f"mysql: {report.message}; the metadata volume is not recovered",
-            more=f"it is tried again with the metadata of {note.marker.instance}; {_WAYS_OUT}",
+            f"mysql: no server is started: {report.message}",
+            more=f"the metadata of {note.marker.instance} could not be recovered, which is tried "
+            f"again; {_WAYS_OUT}",
         )
 
     def _forget(self) -> None:

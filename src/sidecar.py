@@ -284,7 +284,7 @@ class Agent:
         if answer.code == _OTHER_PYTHON:
             raise _unfit(f"has Python {said}", version)
         if answer.code == _UNUSABLE:
-            raise _unfit(f"cannot use the charm's packages ({said})", version)
+            raise _unfit("cannot use the charm's packages", version, said)
         if answer.code:
             raise WaitingError(
                 f"the agent's program could not be unpacked: {said[-200:] or 'no reason'}"
@@ -358,10 +358,11 @@ def _digest(program: str, settings: bytes) -> str:
     return hashlib.sha256(program.encode() + settings).hexdigest()
 
 
-def _unfit(what: str, version: str) -> BlockedError:
+def _unfit(what: str, version: str, said: str = "") -> BlockedError:
     return BlockedError(
         f"attach an agent-image with glibc and Python {version}: this one {what}",
-        more="this charm's default is one; the command is juju attach-resource",
+        more=f"{said and f'{said}; '}this charm's default is one; the command is juju "
+        "attach-resource",
     )
 
 

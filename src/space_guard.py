@@ -130,14 +130,15 @@ def findings(report: Report) -> Iterator[CharmError]:
             more="see the log of the agent's container",
         )
     what = "nothing can be written" if report.halted else "no file can grow"
-    what = f"{what} since {moment(report.since)}"
+    since = f"since {moment(report.since)}"
     for name in report.short:
         left = format_size(report.free.get(name, 0))
         remedy = REMEDIES.get(name, f"enlarge the {name} volume")
-        yield BlockedError(f"{remedy}: {what}, it has only {left} left")
+        yield BlockedError(f"{remedy}: {what}, {left} are left", more=since)
     if report.full:
         yield BlockedError(
-            f"{REMEDIES['content']}: {what}, the shares hold all that it has room for"
+            f"{REMEDIES['content']}: {what}",
+            more=f"the shares hold all that it has room for, {since}",
         )
 
 

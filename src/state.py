@@ -271,7 +271,7 @@ def _number(unit: str) -> int:
 
 
 def _volumes(charm: ops.CharmBase, *, idle: bool) -> tuple[dict[str, Path], bool]:
-    """Where the volumes are mounted, by name, and whether Juju lists less than these.
+    """Where the volumes are mounted, by name, and whether Juju says that one is not there.
 
     A pod keeps its volumes in their places, and so does a file that lives as long as the pod: an
     idle event does not ask Juju again.
@@ -281,32 +281,35 @@ def _volumes(charm: ops.CharmBase, *, idle: bool) -> tuple[dict[str, Path], bool
     if idle and noted:
         return noted, False
     found: dict[str, Path] = {}
-    storages = {name: charm.model.storages[name][:1] for name in VOLUMES}
-    for name, listed in storages.items():
-        for storage in listed:
-            # Juju lists a storage before it is mounted, and does not know its place until then.
-            with contextlib.suppress(ops.ModelError):
-                found[name] = storage.location
+    gone = False
+    for name in VOLUMES:
+        # Juju lists a storage before it is mounted, and does not know its place until then.
+        with contextlib.suppress(ops.ModelError):
+            listed = charm.model.storages[name]
+            gone = gone or not listed
+            if listed:
+                found[name] = listed[0].location
     if found != noted:
         # Without a note an idle event asks as others do.
         with contextlib.suppress(OSError):
             note.write_text(json.dumps(found, default=str), encoding="utf-8")
-    return found, not all(storages.values())
+    return found, gone
 
 
 def forget_places(charm: ops.CharmBase) -> None:
     """A volume is going: the next event asks Juju again, whatever it is."""
-    (charm.charm_dir / _PLACES).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (charm.charm_dir / _PLACES).unlink(missing_ok=True)
 
 
 def _noted(note: Path) -> dict[str, Path]:
     try:
         places = json.loads(note.read_text(encoding="utf-8"))
         found = {name: Path(places[name]) for name in VOLUMES}
+        return found if all(place.is_dir() for place in found.values()) else {}
     except (OSError, ValueError, KeyError, TypeError):
-        # None, not of both, or an event died while it wrote.
+        # None, not of both, or an event died while it wrote; or a volume does not answer.
         return {}
-    return found if all(place.is_dir() for place in found.values()) else {}
 
 
 def _instance(model: ops.Model) -> str | None:

@@ -248,6 +248,8 @@ class Workload:
         self._container.pebble.start_checks([_HANG])
         # A start is seen by the API's first answer: Pebble would only watch it for a second.
         self._container.pebble.restart_services([SERVICE], timeout=0)
+        # Once more for the check, which may have been made until just now.
+        self._container.add_layer(SERVICE, pebble.Layer({}), combine=True)
         return True
 
     def stop(self, why: str = "") -> None:

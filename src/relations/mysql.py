@@ -109,7 +109,7 @@ def read(model: ops.Model, *, secrets: bool = True) -> Related | None:
         fields = _fields(model, relation.data[relation.app])
         database = _database(fields, database_name(model.app.name))
     except WaitingError as error:
-        return Related(application=application, database=None, missing=str(error))
+        return Related(application=application, database=None, missing=error.whole)
     return Related(application=application, database=database)
 
 

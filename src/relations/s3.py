@@ -122,7 +122,9 @@ def read(model: ops.Model, *, secrets: bool = True) -> Related | None:
         bucket = _bucket(_fields(model, relation.data[relation.app]), application)
     except CharmError as error:
         mendable = isinstance(error, BlockedError)
-        return Related(application=application, bucket=None, missing=str(error), mendable=mendable)
+        return Related(
+            application=application, bucket=None, missing=error.whole, mendable=mendable
+        )
     return Related(application=application, bucket=bucket)
 
 

@@ -41,7 +41,7 @@ def heir(deployed, border, tmp_path):
 def asked_for(unit: Unit) -> bool:
     """Whether the status asks for the action, and its detail says how it is run."""
     (reason,) = unit.reasons()
-    short = unit.status.message.startswith("mysql: run recover-metadata or relate a fresh ")
+    short = unit.status.message.startswith(f"mysql: run recover-metadata from={instance(unit)} ")
     return short and f"run recover-metadata from={instance(unit)} confirm=" in reason
 
 
@@ -200,8 +200,8 @@ def test_without_a_database_or_with_an_empty_one_there_is_nothing_to_recover(hei
 
 def test_the_status_and_its_detail_name_all_that_the_action_needs(heir):
     status = heir.run("update_status").message
-    assert f"instance {instance(heir)} (dittofs in the model lost, last written 2 hours" in status
     named = json.loads(heir.agent.answers["inspect"][1])["mirror"]["instance"]
     assert named in status
     (reason,) = heir.reasons()
+    assert f"instance {named} (dittofs in the model lost, last written 2 hours ago)" in reason
     assert f"recover-metadata from={named} confirm={named} recovery-key=<secret>" in reason

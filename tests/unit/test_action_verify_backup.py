@@ -84,9 +84,10 @@ def test_what_is_found_after_the_action_has_ended_is_said(related):
     related.agent.archive.script["verify"] = lambda _: {"problems": ["a piece is gone"]}
     status = related.notice()
     assert status == testing.BlockedStatus(
-        f"s3-backup: backup {backup_id(related)} would not restore: a piece is gone; this is said "
-        "until something else is done"
+        f"s3-backup: backup {backup_id(related)} would not restore: a piece is gone"
     )
+    (reason,) = related.reasons()
+    assert reason.endswith("; this is said until something else is done")
     assert related.run("update_status") == status
     related.agent.archive.script.clear()
     verify(related)

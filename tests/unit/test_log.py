@@ -19,7 +19,7 @@ def test_a_deployment_is_told(unit):
         "volumes: marked generation 1 of instance ",
         "server: wrote /config/config.yaml",
         "server: start, it does not run",
-        "secrets: made the application's, with the password of admin",
+        "secrets: the password of admin is in secret:",
         "server: make the metadata store export (badger)",
         "server: make the share /export",
         "volumes: noted the shares on the content volume: /export",

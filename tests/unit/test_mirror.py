@@ -282,17 +282,17 @@ def test_a_database_of_somebody_else_is_said_with_whose_it_is(mirrored):
     }
     mirrored.agent.say(state="blocked", kind="foreign", message="foreign", mirror=holder)
     text = (
-        "blocked: mysql: relate a fresh database or remove the relation: this database holds the "
-        "metadata of instance 0b5e (files in the model lost, last written 3 days ago)"
+        "blocked: mysql: relate a fresh database or remove the relation: it has another's metadata"
     )
     assert beside(mirrored) == text
     (reason,) = mirrored.reasons()
     assert reason == (
-        f"{text}; it is left untouched; its tables dittofs_* can be dropped where nobody needs "
-        "them; the server serves on"
+        f"{text}; this database holds the metadata of instance 0b5e (files in the model lost, "
+        "last written 3 days ago), and is left untouched; its tables dittofs_* can be dropped "
+        "where nobody needs them; the server serves on"
     )
     mirrored.agent.say(state="blocked", kind="foreign", message="foreign")
-    assert beside(mirrored).endswith("holds the metadata of another instance")
+    assert "holds the metadata of another instance, and" in str(mirrored.reasons())
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"lag": "much"}', "null"])
@@ -325,19 +325,19 @@ def test_the_check_of_the_agent_wakes_the_charm(mirrored):
 
 
 @pytest.mark.parametrize(
-    ("unpacked", "text"),
+    ("unpacked", "text", "why"),
     [
-        ((3, "3.9"), "has Python 3.9"),
-        ((4, "no module named x"), "cannot use the charm's packages (no module named x)"),
+        ((3, "3.9"), "has Python 3.9", ""),
+        ((4, "no module named x"), "cannot use the charm's packages", "no module named x; "),
     ],
 )
-def test_an_image_that_cannot_run_the_agent_is_said(deployed, unpacked, text):
+def test_an_image_that_cannot_run_the_agent_is_said(deployed, unpacked, text, why):
     deployed.agent.bare()
     deployed.agent.unpack = unpacked
     assert deployed.relate().name == "blocked"
     assert beside(deployed) == UNFIT + text
     assert deployed.reasons() == [
-        f"{UNFIT}{text}; this charm's default is one; the command is juju attach-resource"
+        f"{UNFIT}{text}; {why}this charm's default is one; the command is juju attach-resource"
     ]
     assert deployed.agent.commands == []
     deployed.agent.unpack = (0, "")

@@ -92,9 +92,11 @@ def test_a_change_is_applied_also_where_unit_0_is_not_the_leader(deployed):
     assert kept_by(deployed, "unit") == [{"password": "battery staple"}]
     assert kept_by(deployed, "app") == first
     deployed.change(leader=True)
+    assert deployed.run("config_changed") == ACTIVE
+    assert kept_by(deployed, "app") == [{"password": "battery staple"}]
+    assert not kept_by(deployed, "unit")
     assert give(deployed, user_secret("staple horse", 3)) == ACTIVE
     assert kept_by(deployed, "app") == [{"password": "staple horse"}]
-    assert not kept_by(deployed, "unit")
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_one_that_is_no_url_is_told_with_the_remedy(deployed, model, proxy):
     model(HTTPS_PROXY=proxy)
     assert deployed.relate_s3() == testing.BlockedStatus(
         "s3-backup: s3-integrator: run juju model-config juju-https-proxy=<URL>: the model's "
-        "proxy is no URL"
+        "proxy is no URL; one is such as http://proxy:3128"
     )
 
 

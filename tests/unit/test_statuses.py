@@ -36,3 +36,10 @@ def said(node: ast.JoinedStr | ast.Constant) -> str:
 @pytest.mark.parametrize(("place", "text"), list(texts()))
 def test_a_status_is_not_cut_where_the_names_in_it_are_short(place, text):
     assert len(text) <= LIMIT, place
+
+
+def test_that_there_is_more_is_never_cut_off(deployed):
+    secret = f"secret:{'none':a<20}"
+    status = deployed.configure(admin_password=secret, shares=f"- name: /a/{'b' * 200}")
+    assert len(status.message) == 120
+    assert status.message.endswith("… (+1 more: status-detail)")

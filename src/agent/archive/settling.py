@@ -4,7 +4,6 @@
 undone by it at its next start, or done anew over what is there.
 """
 
-import contextlib
 import json
 import logging
 import time
@@ -225,11 +224,11 @@ def _delete(server: Server, name: str, snapshots: Sequence[str], progress: Progr
     problem = ""
     for snapshot in snapshots:
         try:
-            with contextlib.suppress(NoAnswerError):
+            try:
                 server.delete_snapshot(name, snapshot)
-                continue
-            server.wait_ready(progress, _READY_SECONDS)
-            server.delete_snapshot(name, snapshot)
+            except NoAnswerError:
+                server.wait_ready(progress, _READY_SECONDS)
+                server.delete_snapshot(name, snapshot)
         except ServerError as error:
             logger.warning("%s", error)
             problem = f"the snapshot {snapshot} is left: {error}"
