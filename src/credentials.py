@@ -73,7 +73,10 @@ def read(model: ops.Model, secret_id: str) -> dict[str, str]:
     Raises:
         ops.ModelError: Juju does not give it; `ops.SecretNotFoundError` where it is gone.
     """
-    return _content(model, secret_id, _secret(model, secret_id))
+    kept = _contents.setdefault(model, {})
+    if secret_id not in kept:
+        kept[secret_id] = _secret(model, secret_id).get_content(refresh=True)
+    return kept[secret_id]
 
 
 def load(model: ops.Model) -> Credentials | None:
@@ -276,13 +279,6 @@ def _applied_by(model: ops.Model, owner: ops.Unit | ops.Application) -> SecretSt
         return SecretStr(read(model, secret_id)["password"]) if secret_id else None
     except ops.SecretNotFoundError:
         return None
-
-
-def _content(model: ops.Model, name: str, secret: ops.Secret) -> dict[str, str]:
-    kept = _contents.setdefault(model, {})
-    if name not in kept:
-        kept[name] = secret.get_content(refresh=True)
-    return kept[name]
 
 
 def _secret(model: ops.Model, secret_id: str) -> ops.Secret:

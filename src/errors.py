@@ -12,6 +12,9 @@ class CharmError(Exception):
     Args:
         text: what to do first, then why: `juju status` cuts it at 120 characters.
         more: what `status-detail` and a failed action say besides.
+
+    Attributes:
+        whole: both, for where nothing is cut.
     """
 
     status: type[ops.StatusBase] = ops.BlockedStatus

@@ -172,8 +172,9 @@ def _of_state(report: Report, max_lag: int) -> Iterator[CharmError]:
         case "blocked" if report.kind == "store":
             return  # said of the store
         case "blocked":
-            why = "mysql: " if report.kind in _REMEDIED else "mysql: the mirror cannot go on: "
-            yield BlockedError(f"{why}{report.message}", more="the server serves on")
+            remedied = report.message and report.kind in _REMEDIED
+            text = report.message if remedied else f"the mirror cannot go on{reason}"
+            yield BlockedError(f"mysql: {text}", more="the server serves on")
         case _:
             yield WaitingError(f"mysql: the mirror is {report.state}{reason}")
 

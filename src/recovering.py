@@ -35,6 +35,7 @@ _WAYS_OUT = (
     "to serve without it, remove the relation, or run start-without volume=metadata where that "
     "volume is the one that is lost"
 )
+_ASKED = f"the metadata volume is empty, so MySQL is asked first; {_WAYS_OUT}"
 
 
 class Mirror(Holder):
@@ -132,14 +133,14 @@ class Recovery:
         except ValidationError:
             raise WaitingError(
                 f"mysql: no server is started: the agent ended with {answer.code} while it asked",
-                more=f"the metadata volume is empty, so MySQL is asked first; {_WAYS_OUT}",
+                more=_ASKED,
             ) from None
         if found.error is None:
             return found.mirror
         acts = found.error.kind in mirror_status.A_PERSON_ACTS
         raise (BlockedError if acts else WaitingError)(
             f"mysql: no server is started: {found.error.text}",
-            more=f"the metadata volume is empty, so MySQL is asked first; {_WAYS_OUT}",
+            more=_ASKED,
         )
 
     def begin(self, mirror: Mirror, secret_id: str = "") -> Note:

@@ -50,6 +50,14 @@ class Unit(juju.Unit):
         """Beside the volumes."""
         return self.root / "charm"
 
+    def admin_secrets(self, owner: str) -> list[testing.Secret]:
+        """Those of the application or the unit with the password that admin has: one at most."""
+        return [
+            each
+            for each in self.state.secrets
+            if each.owner == owner and "password" in each.latest_content
+        ]
+
     def image(self, name: str, **execution: Any) -> None:
         """Let the image have a server that calls itself so, or answers otherwise."""
         (self.root / APP).mkdir(exist_ok=True)

@@ -230,11 +230,7 @@ def test_some_shares_come_back_and_users_stay(saved):
     assert asked == [{"backup-id": backup_id(saved), "from": None, "shares": ["/export"]}]
     assert users(saved) == {"admin", "ann", "bob"}
     assert saved.marker("metadata")["life"] == life
-    (applied,) = [
-        each
-        for each in saved.state.secrets
-        if each.owner == "app" and "password" in each.latest_content
-    ]
+    (applied,) = saved.admin_secrets("app")
     assert seen == [applied.latest_content["password"]]
     assert saved.status == SERVED
 

@@ -49,11 +49,7 @@ def test_an_idle_event_is_the_first_to_reach_a_server_and_changes_its_password(d
     plan = deployed.state.get_container("dittofs").plan
     deployed.border.start(plan.services["dittofs"].environment)
     assert deployed.run("update_status") == testing.ActiveStatus("nfs, smb: /export")
-    (kept,) = [
-        each
-        for each in deployed.state.secrets
-        if each.owner == "app" and "password" in each.latest_content
-    ]
+    (kept,) = deployed.admin_secrets("app")
     assert kept.latest_content == {"password": "correct horse"}
 
 

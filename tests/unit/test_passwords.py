@@ -17,11 +17,7 @@ def made_by_charm(unit) -> testing.Secret:
 
 def kept_by(unit, owner: str) -> list[dict[str, str]]:
     """What the secret with the password that admin has holds, where there is one."""
-    return [
-        dict(each.latest_content)
-        for each in unit.state.secrets
-        if each.owner == owner and "password" in each.latest_content
-    ]
+    return [dict(each.latest_content) for each in unit.admin_secrets(owner)]
 
 
 def user_secret(password: str, number: int = 1) -> testing.Secret:
@@ -181,11 +177,7 @@ def test_secrets_that_juju_does_not_give_just_now_are_not_made_anew(deployed, mo
 
 def test_a_revision_that_nobody_needs_is_removed(deployed):
     give(deployed, user_secret("correct horse"))
-    (kept,) = [
-        each
-        for each in deployed.state.secrets
-        if "password" in each.latest_content and each.owner == "app"
-    ]
+    (kept,) = deployed.admin_secrets("app")
     context = deployed._context()  # noqa: SLF001  # what it removed is told by the context only
     context.run(context.on.secret_remove(kept, revision=1), deployed.state)
     assert context.removed_secret_revisions == [1]
