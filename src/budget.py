@@ -25,7 +25,8 @@ _FACTOR = 2
 _FACTOR_WITH_BACKUPS = 3
 # What a share without a quota has to have room for.
 _LEAST_SHARE = 512 * MIB
-# Of the volume, and at least what is overwritten between two cleanings: 40 s at 75 MB/s.
+# Of the volume, and at least what is overwritten between two cleanings: 40 s at this rate.
+OVERWRITTEN = 75 * 10**6
 _RESERVE, _LEAST_RESERVE = 1 / 20, 3 * GIB
 # With backups: more is overwritten while one runs than small shares hold.
 _BACKUP_RESERVE = 4 * GIB
@@ -44,17 +45,25 @@ class Bounds(NamedTuple):
     """Free bytes of a volume.
 
     Below `freeze` no file may grow, from `resume` on they may again; below `halt` nothing may be
-    written, until there is as much as `freeze`.
+    written, until there is as much as `freeze`. Below `tight` a backup gives up.
     """
 
     freeze: int
     resume: int
     halt: int
+    tight: int
 
     @classmethod
-    def at(cls, freeze: int, halt: int | None = None) -> "Bounds":
-        """With an edge between, so that it does not go back and forth."""
-        return cls(freeze, freeze * 5 // 4, halt or freeze // 2)
+    def at(cls, freeze: int, halt: int | None = None, cleaned: int = 0) -> "Bounds":
+        """With an edge between, so that it does not go back and forth.
+
+        Args:
+            freeze: see above.
+            halt: see above; half of `freeze` where it is not given.
+            cleaned: what is overwritten until the server has cleaned.
+        """
+        resume = freeze * 5 // 4
+        return cls(freeze, resume, halt or freeze // 2, max(freeze + cleaned, resume))
 
 
 @dataclass(frozen=True)
@@ -138,7 +147,7 @@ def divide(
         freeze = max(space.usable // 20, 64 * MIB)
         bounds = Bounds.at(min(freeze, space.usable // 4))
         return Budget(space.usable, freeze, 0, needs, bounds, trial=True)
-    bounds = Bounds.at(max(space.usable // 50, GIB), _HALT)
+    bounds = Bounds.at(max(space.usable // 50, GIB), _HALT, _LEAST_RESERVE)
     room = (space.usable - reserve - kept - OPEN_SEGMENTS * len(quotas)) // factor
     problem = None
     if fitting < len(quotas):

@@ -168,7 +168,7 @@ class Recovery:
             report = mirroring.read(self._agent)
             if report.state != "failed":
                 return report
-            self._agent.restart()
+            self._agent.restart("it gave up")
             return mirroring.settle(self._agent)
 
     def wait(self, note: Note, log: Callable[[str], None], seconds: float) -> str:

@@ -1,6 +1,7 @@
 """From what Juju says to a server that serves it: the row of steps of the serving unit."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -199,9 +200,7 @@ def _serve(
         with pebble_errors():
             pair = volumes.record_shares(containers.dittofs, pair, known)
         if outcome.guard is not None:
-            outcome.findings += space_guard.reconcile(
-                containers.agent, state, unit.model, unit.made, outcome.guard
-            )
+            outcome.findings += _guard(unit, outcome.guard, held=operation is not None)
     except UnreachableError as error:
         outcome.findings.append(_explanation(containers.dittofs) or error)
     except CharmError as error:
@@ -318,6 +317,31 @@ def _reconcile_server(
             workload.stop("a store of it may delete the only copy of files")
             workload.ensure(state.options, unit.made)
         restarted = started = True
+
+
+def _guard(unit: _Unit, guard: space_guard.Guard, *, held: bool) -> list[CharmError]:
+    """Guard the volumes' space; return what is to be said of it."""
+    report = space_guard.reconcile(unit.containers.agent, unit.state, unit.model, unit.made, guard)
+    if report is None:
+        return []
+    if report.stuck and not held:
+        _write_again(unit, guard, report.stuck)
+        return []
+    return list(space_guard.findings(report))
+
+
+def _write_again(unit: _Unit, guard: space_guard.Guard, stuck: Sequence[str]) -> None:
+    """Start the server anew without its note that these shares are read-only."""
+    workload = Workload(unit.containers.dittofs)
+    with pebble_errors():
+        workload.stop(f"it keeps read-only what is to be written: {', '.join(stuck)}")
+    try:
+        space_guard.make_writable(unit.containers.agent, unit.state, unit.model, unit.made, guard)
+    finally:
+        with pebble_errors():
+            workload.ensure(unit.state.options, unit.made)
+    with connect(unit.model, unit.state, unit.made, _START_WAIT, workload.check_worth_waiting):
+        logger.info("server: writes again: %s", ", ".join(stuck))
 
 
 def _evicts(names: list[str]) -> list[CharmError]:

@@ -211,9 +211,9 @@ class Agent:
         if (files.read(self._container, self._source) or b"") != source.encode():
             self._container.push(self._source, source, permissions=0o600, make_dirs=True)
 
-    def restart(self) -> None:
-        """Let the service try again what it gave up."""
-        logger.info("agent: restart the service %s, it gave up", self._service.name)
+    def restart(self, why: str) -> None:
+        """Let the service begin anew: what it said does not hold any more."""
+        logger.info("agent: restart the service %s, %s", self._service.name, why)
         _end(self._container, self._service)
         self._container.remove_path(self._service.status, recursive=True)
         self._start()

@@ -8,6 +8,7 @@ given on top of what removed files count for. While next to nothing is left, not
 """
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ _SILENT = 60.0
 _COUNTING = 900.0
 _START_WAIT = 8.0
 _POLL = 0.1
+_WRITABLE_TIMEOUT = 60.0
+
+logger = logging.getLogger(__name__)
 
 
 class ShareReport(Part):
@@ -50,6 +54,8 @@ class Report(Part):
         short: the volumes that have too little space, since `since`.
         full: whether the shares hold all that there is room for, since `since`.
         halted: the shares in which nothing can be written.
+        stuck: the shares that the server keeps read-only although they may be written, until it
+            is made to forget that while it is down.
         free: what each volume has free.
         error: why the server does not take what the guard wants, since `error_since`.
         counting_since: when the oldest count of removed files that runs was asked for.
@@ -59,6 +65,7 @@ class Report(Part):
     short: tuple[str, ...] = ()
     full: bool = False
     halted: tuple[str, ...] = ()
+    stuck: tuple[str, ...] = ()
     since: float = 0.0
     free: dict[str, int] = Field(default_factory=dict[str, int])
     error: str = ""
@@ -77,19 +84,41 @@ class Guard:
 
 def reconcile(
     container: ops.Container, state: State, model: ops.Model, made: Credentials, guard: Guard
-) -> list[CharmError]:
-    """Run the guard beside a server that serves; return what is to be said of it."""
-    try:
-        with agent_errors():
-            agent = Agent(container, GUARD)
-            if not guard.shares:
-                agent.stop()
-                return []
-            started = agent.ensure(_settings(state, model, made, guard), ["guard"])
-            report = _settle(agent) if started else parse(agent.status())
-    except CharmError as error:
-        return [error]
-    return list(findings(report))
+) -> Report | None:
+    """Run the guard beside a server that serves; return what it says, None without a guard.
+
+    Raises:
+        CharmError: it cannot be run.
+    """
+    with agent_errors():
+        agent = Agent(container, GUARD)
+        if not guard.shares:
+            agent.stop()
+            return None
+        started = agent.ensure(_settings(state, model, made, guard), ["guard"])
+        return _settle(agent) if started else parse(agent.status())
+
+
+def make_writable(
+    container: ops.Container, state: State, model: ops.Model, made: Credentials, guard: Guard
+) -> None:
+    """Let shares be written that the server keeps read-only; it must be down.
+
+    Raises:
+        CharmError: it cannot be done now.
+    """
+    with agent_errors():
+        agent = Agent(container, GUARD)
+        settings = _settings(state, model, made, guard)
+        answer = agent.execute(settings, ["make-writable"], _WRITABLE_TIMEOUT)
+        agent.restart("the server forgets what it kept read-only")
+    said = " ".join(answer.text.split())[:500]
+    logger.info("space guard: %s", said)
+    if answer.code:
+        raise WaitingError(
+            "see juju debug-log: the server keeps shares read-only that are to be written",
+            more=said,
+        )
 
 
 def look(container: ops.Container) -> Report:

@@ -31,6 +31,7 @@ _PATIENCE = 20.0
 _SWITCH_SECONDS = 0.001
 _RETRY_SECONDS = 2.0
 _VERIFIED = {"equal": 0, "different": 1, "uncertain": 2}
+_GUARD = ("guard", "make-writable")
 _BACKUPS = ("backup", "backup-list", "backup-swap", "backup-rollback", "backup-discard")
 
 
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if status else 2
     if asked.command in _BACKUPS:
         return _backups(asked)
-    if asked.command == "guard":
+    if asked.command in _GUARD:
         return _guard(asked)
     try:
         settings = load(asked.config, asked.root)
@@ -62,10 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="agent", description=__doc__)
     parser.add_argument(
         "command",
-        choices=["mirror", "recover", "verify", "inspect", "status", "guard", *_BACKUPS],
+        choices=["mirror", "recover", "verify", "inspect", "status", *_GUARD, *_BACKUPS],
         help="mirror: keep MySQL up to date until SIGTERM and the server's end; recover: rebuild "
         "the metadata volume; verify: compare both sides; inspect: whose mirror MySQL holds; "
         "status: of the service; guard: keep the volumes from running full until SIGTERM; "
+        "make-writable: take back what a server that is down noted against writing; "
         "backup: make and restore backups until SIGTERM; backup-list: those in the bucket; "
         "backup-swap, backup-rollback, backup-discard: steps of a restore",
     )
@@ -181,7 +183,8 @@ def _inspect(settings: Settings, _: argparse.Namespace) -> int:
 
 
 def _guard(asked: argparse.Namespace) -> int:
-    from agent.guard.daemon import Guard  # noqa: PLC0415  # the mirror has no use for it
+    from agent.guard import read_only  # noqa: PLC0415  # the mirror has no use for it
+    from agent.guard.daemon import Guard  # noqa: PLC0415  # the same
     from agent.guard.settings import load as load_guard  # noqa: PLC0415  # the same
 
     try:
@@ -190,6 +193,13 @@ def _guard(asked: argparse.Namespace) -> int:
         _say(_error("settings", error))
         return 2
     _log(settings.log_level)
+    if asked.command == "make-writable":
+        try:
+            _say({"writable": read_only.make_writable(settings), "error": None})
+        except (BadgerError, OSError) as error:
+            _say(_error("store", error))
+            return 1
+        return 0
     stop = stopped_by_signals().now
     end_with_any_thread(lambda _: None)
     Guard(settings, stop).run()

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,13 @@ import pytest
 
 from agent.archive.server import Usage
 from agent.archive.settings import Api
-from agent.guard.daemon import STATUS, Guard
+from agent.badger import BadgerError
+from agent.guard import read_only
+from agent.guard.daemon import Guard
 from agent.guard.quotas import ShareQuota
 from agent.guard.removed import removed_bytes
-from agent.guard.settings import Bounds, GuardedShare, GuardSettings
+from agent.guard.settings import STATUS, Bounds, GuardedShare, GuardSettings
+from agent.log_writer import LogWriter
 from tests import namespaces, servers
 from tests.contract.server import PASSWORD
 from tests.contract.server import Server as Process
@@ -48,7 +52,7 @@ def settings(process, quota=0, freeze=0, halt=0, room=0, *, read_only=False):
     api = Api(process.url, f"http://127.0.0.1:{process.metrics_port}/metrics", "admin", PASSWORD)
     run = process.root / "run"
     run.mkdir(exist_ok=True)
-    bounds = Bounds(freeze, freeze * 5 // 4, halt)
+    bounds = Bounds(freeze, freeze * 5 // 4, halt, freeze * 5 // 4)
     shares = {
         "/export": GuardedShare(quota, "export", read_only),
         "/not-made": GuardedShare(0, "not-made"),
@@ -255,3 +259,81 @@ def test_a_server_that_is_away_is_tried_again(process):
     made.look()
     assert status(process)["error"] == ""
     assert process.api("GET", "/shares/export").json()["quota_bytes"] == "4.00MiB"
+
+
+def test_what_the_server_keeps_read_only_is_seen_and_written_again(process):
+    directory = process.metadata / "stores/export"
+    put(process, "a", MIB)
+    guard(process, freeze=1000 * MIB, halt=1000 * MIB).look()
+    process.stop(signal.SIGKILL)
+    process.start()
+    made = guard(process)
+    look_until(made, process, lambda shown: shown["stuck"] == ["/export"])
+    assert process.api("GET", "/shares/export").json()["read_only"] is False
+    assert not writable(process)
+    with pytest.raises(BadgerError, match="another process has the store open"):
+        read_only.make_writable(settings(process))
+    process.stop(signal.SIGKILL)
+    assert read_only.make_writable(settings(process)) == ["/export"]
+    assert read_only.make_writable(settings(process)) == []
+    process.start()
+    look_until(made, process, lambda shown: not shown["stuck"])
+    assert writable(process)
+    assert process.files.get("/export", "a")["a"] == bytes([1]) * MIB
+    assert not read_only.is_noted(directory)
+    # It stays so, also after what was in the log is in the tables.
+    process.stop()
+    process.start()
+    assert writable(process)
+
+
+def test_who_is_halted_or_to_be_read_only_is_not_stuck(process):
+    guard(process, freeze=1000 * MIB, halt=1000 * MIB).look()
+    process.stop()
+    process.start()
+    halted = guard(process, freeze=1000 * MIB, halt=1000 * MIB)
+    wanted = guard(process, read_only=True)
+    for made in (halted, wanted):
+        made.look()
+        time.sleep(0.5)
+        made.look()
+        assert status(process)["stuck"] == []
+    process.stop()
+    assert read_only.make_writable(settings(process, read_only=True)) == []
+    assert read_only.is_noted(process.metadata / "stores/export")
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"[]", b"{}", b'{"share": null}', b'{"share": {"Options": {}}}', b"\xff\x00"]
+)
+def test_a_row_of_another_kind_is_no_note(tmp_path, value):
+    with contextlib.closing(LogWriter(tmp_path / "store")) as writer:
+        writer.write({b"s:/export": value, b"sx": b'{"share": {"Options": {"ReadOnly": true}}}'})
+    assert not read_only.is_noted(tmp_path / "store")
+    assert not read_only.take_back(tmp_path / "store")
+
+
+def test_a_store_in_memory_has_no_note(tmp_path):
+    assert not read_only.is_noted(tmp_path / "nothing")
+    assert not read_only.take_back(tmp_path / "nothing")
+
+
+def test_a_store_that_cannot_be_read_now_is_read_again(tmp_path):
+    store = tmp_path / "store"
+    with contextlib.closing(LogWriter(store)) as writer:
+        writer.write({b"s:/export": b'{"share": {"Options": {"ReadOnly": true}}}'})
+    (store / "MANIFEST").write_bytes(b"no manifest")
+    with ThreadPoolExecutor(1) as executor:
+        note = read_only.Note(store, executor)
+
+        def look(times=3):
+            for _ in range(times):
+                note.look(opened=False)
+                time.sleep(0.05)
+            return note.stuck, note.pending
+
+        assert look() == (False, True)
+        (store / "MANIFEST").unlink()
+        assert look() == (True, True)
+        assert read_only.take_back(store)
+        assert look() == (False, False)

@@ -1,12 +1,9 @@
 """Volumes at their limits, on real processes: what a client is told, and that it ends."""
 
-import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 import yaml
@@ -14,8 +11,7 @@ import yaml
 from stores import NEVER_EVICTS
 from tests.databases import ROOT
 from tests.functional.files import ClientError
-from tests.functional.pod import Pod
-from tests.functional.unit import Unit
+from tests.functional.unit import on_a_volume_of
 from units import MIB, parse_size
 
 BLOCK = os.urandom(MIB)
@@ -25,19 +21,6 @@ BLOCK = os.urandom(MIB)
 def _client(files):
     if files.missing:
         pytest.skip(f"{files.missing} is not installed")
-
-
-@contextlib.contextmanager
-def on_a_volume_of(root: Path, size: int) -> Iterator[Unit]:
-    """A unit on a content volume of `size` bytes that is not deployed yet."""
-    pod = Pod(root, sizes={"content": size})
-    try:
-        pod.start()
-        unit = Unit(pod)
-        unit.change(config={"protocols": "nfs"})
-        yield unit
-    finally:
-        pod.close()
 
 
 @pytest.fixture

@@ -135,6 +135,19 @@ class Unit(juju.Unit):
             yield
 
 
+@contextlib.contextmanager
+def on_a_volume_of(root: Path, size: int) -> Iterator[Unit]:
+    """A unit on a content volume of `size` bytes that is not deployed yet."""
+    pod = Pod(root, sizes={"content": size})
+    try:
+        pod.start()
+        unit = Unit(pod)
+        unit.change(config={"protocols": "nfs"})
+        yield unit
+    finally:
+        pod.close()
+
+
 class HookKilled(BaseException):
     """The charm's process was killed."""
 

@@ -6,21 +6,24 @@ import time
 from collections.abc import Callable
 from random import Random
 
-from budget import Budget
+from budget import OVERWRITTEN, Budget
 from tests.limits import volume
 from tests.limits.site import Site
 from tests.limits.writers import Refusal, Writers
 
-_GIB, _MIB = 2**30, 2**20
+_GIB, _MIB, _MB = 2**30, 2**20, 10**6
 _ROOM_AGAIN = 60.0
 # What has to be free again of the room before it is said that there is some.
 _ROOM = 0.97
 # Seconds of overwriting between two comparisons.
 _ROUND = 45.0
+# The last round, in which more is written than the volume is divided for.
+_RUSH = 60.0
 # How often, at each look.
 _POD, _BACK_UP, _EVENT = 0.02, 0.05, 0.05
-# Seconds between two kills.
-_BETWEEN = (5.0, 30.0)
+# Seconds between two kills: the server has to come to clean, which it does after 30; and in the
+# rush, in which it may not.
+_BETWEEN, _BETWEEN_IN_RUSH = (35.0, 80.0), (5.0, 30.0)
 _LOOK_EVERY, _EVENT_EVERY = 0.5, 10.0
 
 
@@ -34,6 +37,7 @@ class Run:
         self.problems: list[str] = []
         self.notes: list[str] = []
         self._random = random
+        self._between = _BETWEEN
         self._peak = 0
 
     def run(self, end: float, wanted: float) -> None:
@@ -42,7 +46,8 @@ class Run:
         try:
             self.fill()
             self.make_room()
-            self.overwrite(end, wanted)
+            self.overwrite(end - _RUSH, wanted)
+            self.rush()
             self.refill()
             self.finish()
         except AssertionError as error:
@@ -80,6 +85,7 @@ class Run:
     def overwrite(self, end: float, wanted: float) -> None:
         """Write the files again and again, under kills and backups, and compare each round."""
         number = 0
+        self.writers.pace(OVERWRITTEN)
         while time.monotonic() < end and self.writers.counts.written < wanted:
             number += 1
             stop = min(time.monotonic() + _ROUND, end)
@@ -91,7 +97,35 @@ class Run:
             self._let(lambda done=done: self.writers.overwrite(done), over, stop)
             self._compare(f"round {number}")
             if self.problems:
-                return
+                break
+        self.writers.pace(0)
+
+    def rush(self) -> None:
+        """Overwrite faster than the volume is divided for, and kill more often.
+
+        Clients may be refused then, but nothing may be wrong, and it ends within a minute.
+        """
+        over = threading.Event()
+        written, first = self.writers.counts.written, len(self.writers.counts.refusals)
+        self._between = _BETWEEN_IN_RUSH
+        began = time.monotonic()
+        self._let(lambda: self.writers.overwrite(over.is_set), over, began + _RUSH)
+        rate = (self.writers.counts.written - written) / (time.monotonic() - began)
+        self._between = _BETWEEN
+        began = time.monotonic()
+        while not self._one_more():
+            if time.monotonic() - began > _ROOM_AGAIN:
+                self.problems.append(f"no write works {_ROOM_AGAIN:.0f} s after the rush")
+                break
+            time.sleep(1)
+        refused = self.writers.counts.refusals[first:]
+        for refusal in refused:
+            refusal.excused = True
+        self.notes.append(
+            f"{rate / _MB:.0f} MB/s in the rush, {len(refused)} refused, writing worked "
+            f"{time.monotonic() - began:.1f} s after it"
+        )
+        self._compare("after the rush")
 
     def refill(self) -> None:
         """Remove all files, and write what the budget lets in; it has 60 s to be let in."""
@@ -211,7 +245,7 @@ class Run:
     def _kill(self, over: threading.Event | None) -> None:
         """Kill the server or the agent at random moments, also while a backup is made."""
         random = Random(self._random.random())  # noqa: S311  # the same each time
-        while over and not over.wait(random.uniform(*_BETWEEN)):
+        while over and not over.wait(random.uniform(*self._between)):
             self.site.kill(random.choice(("server", "server", "agent")))
             # It reads the whole journal at its start: a kill is to hit one that serves.
             while not self.site.serves() and not over.is_set():

@@ -91,8 +91,24 @@ class Writers:
         self._seed = seed
         self.threads = threads
         self._lock = threading.Lock()
+        self._rate = self._paid = 0.0
         self._next = 0
         self._version = 0
+
+    def pace(self, rate: float) -> None:
+        """Let all clients together write so many bytes in a second at most; 0: without a bound."""
+        with self._lock:
+            self._rate, self._paid = rate, time.monotonic()
+
+    def pay(self, size: int) -> None:
+        """Wait until so many bytes may be written."""
+        with self._lock:
+            if not self._rate:
+                return
+            # What was not written while the server was away is not made up for.
+            begin = max(self._paid, time.monotonic())
+            self._paid = begin + size / self._rate
+        time.sleep(max(begin - time.monotonic(), 0))
 
     @property
     def live(self) -> int:
@@ -296,6 +312,7 @@ class _Worker:
         for place in places:
             file.writing(place, version)
             data = pattern.block(file.number, place, version)
+            self._writers.pay(len(data))
             client.write(handle, place * pattern.block_size, data)
             self._counts.written += len(data)
         client.commit(handle)

@@ -109,9 +109,10 @@ class Handler(BaseHTTPRequestHandler):
         share = database.find("share", f"/{share_name}")
         if share is None or not share["enabled"]:
             return not_found("Share").response
-        if share["read_only"] and self.command != "GET":
-            return Problem(403, "Forbidden", "read-only").response
         store = (database.find("metadata", share["metadata_store_id"]) or {})["name"]
+        noted = share["read_only"] or self.stores.noted_read_only(share, store)
+        if noted and self.command != "GET":
+            return Problem(403, "Forbidden", "read-only").response
         try:
             return self._serve_file(share, store, name, data)
         except Full as error:

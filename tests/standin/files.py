@@ -33,6 +33,9 @@ _BATCH = 1000
 _FILE, _LINKS = "f:{}", "l:{}"
 _HEAD, _TYPE, _SIZE = b"\xd5\xf5\x01", 3, 8
 _RECORDS = (b"f:", b"l:")
+# The share's own row; that it was read-only when it was opened is noted there for ever.
+_SHARE = "s:{}"
+_ROWS = (*_RECORDS, b"s:")
 
 
 class Full(Exception):  # noqa: N818  # what NFS calls it
@@ -73,7 +76,7 @@ class _Store:
         return [
             json.loads(value)
             for key, value in self.entries.items()
-            if key != _ROOT and not key.startswith(_RECORDS)
+            if key != _ROOT and not key.startswith(_ROWS)
         ]
 
     def find(self, name: str) -> Object | None:
@@ -148,6 +151,12 @@ class VolumeStores(Stores):
         with contextlib.suppress(OSError):
             if not self._stores[store].root:
                 self._stores[store].write({_ROOT: uuid.uuid4().bytes})
+            row = _SHARE.format(share["name"]).encode(errors="surrogateescape")
+            known = row in self._stores[store].entries
+            if share["read_only"] or not known:
+                options = {"ReadOnly": share["read_only"]}
+                value = {"share": {"Options": options}}
+                self._stores[store].write({row: json.dumps(value).encode()})
         opened.root = self._stores[store].root
         if opened.place:
             cap = int(content["config"].get("max_size") or 0)
@@ -169,6 +178,12 @@ class VolumeStores(Stores):
         with self._lock:
             found = self._stores.get(store)
             return found.used if found else 0
+
+    def noted_read_only(self, share: Object, store: str) -> bool:
+        """Whether it was read-only when it was opened once."""
+        row = _SHARE.format(share["name"]).encode(errors="surrogateescape")
+        value = self._stores[store].entries.get(row, b"{}")
+        return bool(json.loads(value).get("share", {}).get("Options", {}).get("ReadOnly"))
 
     def put(self, share: Object, store: str, name: str, data: bytes) -> None:
         """Write a file; it is on the disk when this returns.

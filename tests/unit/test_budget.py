@@ -85,7 +85,7 @@ def test_a_volume_that_is_too_small_is_served_where_that_is_asked_for():
     assert trial.trial
     # No bound for the files: the guard has that of free space only.
     assert trial.room == 0
-    assert trial.bounds == (64 * MIB, 80 * MIB, 32 * MIB)
+    assert trial.bounds == (64 * MIB, 80 * MIB, 32 * MIB, 80 * MIB)
     # What fits is no trial.
     assert not budget.divide(of(8 * GIB), {"/a": 0}, small=True).trial
 
@@ -95,7 +95,8 @@ def test_a_volume_that_is_too_small_is_served_where_that_is_asked_for():
 )
 def test_a_volume_keeps_something_free(size, freeze):
     bounds = budget.divide(of(size), {"/a": 0}).bounds
-    assert bounds == (freeze, freeze * 5 // 4, GIB // 2)
+    resume = freeze * 5 // 4
+    assert bounds == (freeze, resume, GIB // 2, max(freeze + 3 * GIB, resume))
     assert bounds.freeze < budget.divide(of(size), {"/a": 0}).reserve
 
 

@@ -124,6 +124,7 @@ def test_a_volume_of_1_gib_is_refused_until_it_is_larger_or_a_trial_is_asked_for
         "freeze": 64 * MIB,
         "resume": 80 * MIB,
         "halt": 32 * MIB,
+        "tight": 80 * MIB,
     }
     unit.border.spaces["content"] = (0, 16 * GIB)
     assert unit.run("update_status") == ACTIVE
@@ -152,8 +153,18 @@ def test_the_guard_runs_beside_the_server_and_is_told_what_it_needs(deployed):
     assert deployed.guard == pebble.ServiceStatus.ACTIVE
     config = deployed.agent.guard.config
     assert config["volumes"] == {
-        "content": {"freeze": 2 * GIB, "resume": 5 * GIB // 2, "halt": GIB // 2},
-        "metadata": {"freeze": 10 * GIB, "resume": 25 * GIB // 2, "halt": 5 * GIB},
+        "content": {
+            "freeze": 2 * GIB,
+            "resume": 5 * GIB // 2,
+            "halt": GIB // 2,
+            "tight": 5 * GIB,
+        },
+        "metadata": {
+            "freeze": 10 * GIB,
+            "resume": 25 * GIB // 2,
+            "halt": 5 * GIB,
+            "tight": 25 * GIB // 2,
+        },
     }
     assert config["room"] == 91 * GIB // 2
     assert config["shares"] == {"/export": {"quota": 0, "read_only": False, "store": "export"}}
@@ -246,6 +257,29 @@ def test_a_count_that_does_not_end_is_said(deployed):
     )
     assert deployed.run("update_status") == testing.WaitingStatus(text)
     assert deployed.reasons() == [f"waiting: {text}; see the log of the agent's container"]
+
+
+def test_a_server_that_keeps_shares_read_only_is_started_anew_without_that(deployed):
+    deployed.agent.answers["make-writable"] = (0, '{"writable": ["/export"], "error": null}')
+    starts, guards = deployed.border.starts, deployed.agent.guard.starts
+    deployed.agent.guard.say(stuck=["/export"])
+    assert deployed.run("update_status") == ACTIVE
+    assert deployed.border.starts == starts + 1
+    # What the guard said before does not hold any more.
+    assert deployed.agent.guard.starts == guards + 1
+    assert deployed.run("update_status") == ACTIVE
+    assert deployed.border.starts == starts + 1
+
+
+def test_a_server_whose_note_cannot_be_taken_back_serves_on_and_says_so(deployed):
+    said = {"kind": "store", "text": "no space left on device"}
+    deployed.agent.answers["make-writable"] = (1, json.dumps({"error": said}))
+    deployed.agent.guard.say(stuck=["/export"])
+    status = deployed.run("update_status")
+    text = "see juju debug-log: the server keeps shares read-only that are to be written"
+    assert status.message == text
+    assert "no space left on device" in "".join(deployed.logs)
+    assert deployed.service == pebble.ServiceStatus.ACTIVE
 
 
 def test_a_guard_that_ends_at_once_is_said(deployed):

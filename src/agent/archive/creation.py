@@ -28,6 +28,7 @@ from agent.archive.scanning import Cache, Source
 from agent.archive.sealing import Sealer
 from agent.archive.server import Server, ServerError, ShareInfo
 from agent.archive.settings import LEDGER, ArchiveSettings
+from agent.archive.space import wait_for_space
 from agent.control_plane import ControlPlaneError, copied
 
 PREFIX = "backup-"
@@ -61,8 +62,10 @@ def create(settings: ArchiveSettings, request: Request, progress: Progress) -> d
     with Server(settings.api) as server:
         kept, skipped = _chosen(server.shares())
         version = server.version() or "unknown"
+        _delete_old(server, kept, progress)
+        spared = wait_for_space(settings, progress)
         with _snapshots(server, kept, request, progress) as snapshots:
-            made = _Upload(settings, bucket, request, progress)
+            made = _Upload(settings, bucket, request, spared)
             shares, control_plane = made.run(kept, snapshots)
     head = made.finish(request, version, began, shares, control_plane)
     progress.say("writing the manifest")
@@ -105,8 +108,7 @@ def _chosen(shares: Sequence[ShareInfo]) -> tuple[list[ShareInfo], list[str]]:
 def _snapshots(
     server: Server, shares: Sequence[ShareInfo], request: Request, progress: Progress
 ) -> Generator[Snapshots]:
-    """A snapshot of each share, ready; they are deleted in the end, and those of earlier tries."""
-    _delete_old(server, shares, progress)
+    """A snapshot of each share, ready; they are deleted in the end."""
     # A snapshot begins with writing what is not written: there is no need to ask for it before.
     made: Snapshots = {}
     try:

@@ -1,6 +1,7 @@
 """What the program says of an operation while it works, and how it learns that it has to end."""
 
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from agent.archive.errors import ArchiveError
@@ -17,11 +18,27 @@ class Told(Protocol):
 
 
 class Progress:
-    """Of one operation; for any number of threads. Methods raise `cancelled` after SIGTERM."""
+    """Of one operation; for any number of threads. Methods raise `cancelled` after SIGTERM.
 
-    def __init__(self, listener: Told | None = None, stop: threading.Event | None = None):
+    Args:
+        listener: is told.
+        stop: is set by SIGTERM.
+        bound: is called often; what it raises ends the work.
+    """
+
+    def __init__(
+        self,
+        listener: Told | None = None,
+        stop: threading.Event | None = None,
+        bound: Callable[[], None] | None = None,
+    ):
         self._listener = listener
         self._stop = stop or threading.Event()
+        self._bound = bound
+
+    def bounded(self, bound: Callable[[], None]) -> "Progress":
+        """The same one that `bound` can end, too, by an ArchiveError."""
+        return Progress(self._listener, self._stop, bound)
 
     def say(self, message: str, *, done: int | None = None, total: int | None = None) -> None:
         """Tell how far it is; `done` and `total` in bytes."""
@@ -36,10 +53,12 @@ class Progress:
             silence: how many seconds it may take until the work is heard of again.
 
         Raises:
-            ArchiveError: `cancelled`.
+            ArchiveError: `cancelled`, or what the bound raises.
         """
         if self._stop.is_set():
             raise _cancelled()
+        if self._bound:
+            self._bound()
         if self._listener:
             self._listener.alive(silence or SILENCE)
 

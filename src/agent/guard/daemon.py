@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ from agent.archive import notices
 from agent.archive.server import Server, ServerError
 from agent.badger import BadgerError
 from agent.guard.quotas import Level, ShareQuota
+from agent.guard.read_only import Note
 from agent.guard.removed import removed_bytes
-from agent.guard.settings import GuardSettings
+from agent.guard.settings import STATUS, GuardSettings
 
 logger = logging.getLogger("agent.guard")
 
-STATUS = "guard-status.json"
 NOTICE = "dittofs.charm/space"
 # Seconds; the second where a volume has not much more free than its bound: a client may write a
 # gigabyte in one.
@@ -28,6 +28,7 @@ _LOOK_EVERY, _LOOK_EVERY_NEAR = 1.0, 0.05
 _NEAR = 4
 _ASK_EVERY, _ASK_EVERY_SHORT = 30.0, 5.0
 _WRITE_EVERY = 5.0
+_NOTES_EVERY = 1.0
 # No client writes more than this in a second, in bytes: how long the server need not be asked.
 _FASTEST = 300 * 2**20
 _CROWDED = 0.9
@@ -54,9 +55,16 @@ class Guard:
             name: ShareQuota(share, _counter(settings.stores / share.store), executor)
             for name, share in settings.shares.items()
         }
+        self._notes = {
+            name: Note(settings.stores / share.store, executor)
+            for name, share in settings.shares.items()
+            if not share.read_only
+        }
+        self._stuck: frozenset[str] = frozenset()
         self._free: dict[str, int] = {}
         self._short: frozenset[str] = frozenset()
         self._halted: frozenset[str] = frozenset()
+        self._tight: frozenset[str] = frozenset()
         self._full = False
         self._since = time.time()
         self._error: str = ""
@@ -72,18 +80,18 @@ class Guard:
 
     def look(self) -> None:
         """Look at the volumes once, and tell the server what follows."""
-        before = self._short, self._halted, self._full, self._error
+        before = self._short, self._halted, self._full, self._stuck, self._tight, self._error
         self._measure()
         changed = before[:2] != (self._short, self._halted)
         if changed or time.monotonic() >= self._ask_at:
             self._ask()
-        after = self._short, self._halted, self._full, self._error
+        after = self._short, self._halted, self._full, self._stuck, self._tight, self._error
         if before[:3] != after[:3]:
             self._since = time.time()
             logger.info("%s", self._describe())
         if before != after or time.monotonic() >= self._write_at:
             self._write()
-        if before[:3] != after[:3]:
+        if before[:4] != after[:4]:
             notices.notify(NOTICE)
 
     @property
@@ -114,6 +122,8 @@ class Guard:
             halted = free < (bounds.freeze if name in self._halted else bounds.halt)
             self._short = self._short | {name} if short else self._short - {name}
             self._halted = self._halted | {name} if halted else self._halted - {name}
+            tight = free < bounds.tight
+            self._tight = self._tight | {name} if tight else self._tight - {name}
 
     def _ask(self) -> None:
         """Ask the server what its shares hold, and change what differs."""
@@ -129,15 +139,26 @@ class Guard:
             pause = self._judge(room, sum(each.live for each in present.values()))
             for name, quota in present.items():
                 quota.apply(self._server, name, self.level)
+            self._look_at_notes(present)
         except ServerError as failed:
             error = str(failed)
         if error != self._error:
             logger.info("the server: %s", error or "answers again")
             self._error, self._error_since = error, time.time() if error else None
+        if any(note.pending for note in self._notes.values()):
+            pause = min(pause, _NOTES_EVERY)
         if self._short or any(quota.nearly_full for quota in self._quotas.values()):
             pause = min(pause, _ASK_EVERY_SHORT)
         # What could not be set is tried again at the next look.
         self._ask_at = 0.0 if error else time.monotonic() + pause
+
+    def _look_at_notes(self, present: Mapping[str, ShareQuota]) -> None:
+        """Find the shares that the server keeps read-only although they may be written."""
+        for name, note in self._notes.items():
+            if name in present:
+                note.look(opened=present[name].opened)
+        stuck = (name for name, note in self._notes.items() if note.stuck)
+        self._stuck = frozenset() if self._halted else frozenset(stuck)
 
     def _judge(self, room: int, live: int) -> float:
         """Find whether the shares hold all that there is room for; when to ask again, seconds."""
@@ -160,8 +181,10 @@ class Guard:
         status: dict[str, Any] = {
             "updated": time.time(),
             "short": sorted(self._short),
+            "tight": sorted(self._tight),
             "full": self._full,
             "halted": sorted(self._quotas) if self._halted else [],
+            "stuck": sorted(self._stuck),
             "since": self._since,
             "free": self._free,
             "error": self._error,

@@ -47,6 +47,7 @@ class ShareQuota:
         self._usage = Usage(0, "", read_only=False, default_permission="none")
         self._removed = 0
         self._level = Level.OPEN
+        self._opened = False
         self._frozen_at = 0
         self._counting: Future[int | None] | None = None
         self._counted_used = 0
@@ -72,6 +73,11 @@ class ShareQuota:
         quota = self._share.quota
         left = quota - self.live
         return bool(quota) and (left < quota * (1 - _NEARLY_FULL) or left < _NEARLY_FULL_BYTES)
+
+    @property
+    def opened(self) -> bool:
+        """Whether `apply` has just let clients write again."""
+        return self._opened
 
     @property
     def limit(self) -> int:
@@ -117,6 +123,7 @@ class ShareQuota:
             self._frozen_at = self._usage.used_bytes
         self._level = level
         read_only = self._share.read_only or level is Level.HALTED
+        self._opened = self._usage.read_only and not read_only
         if read_only != self._usage.read_only:
             server.set_read_only(name, read_only, self._usage.default_permission)
         if self._differs():

@@ -9,13 +9,10 @@ uvarint(length) payload`; the type (3, 0 for a regular file) and the size (8) ar
 The link count is `l:<uuid>`, four bytes, big-endian (pkg/metadata/store/badger/encoding.go).
 """
 
-from collections.abc import Iterator
-from itertools import takewhile
 from pathlib import Path
 
-from agent.badger import read_logs, read_uvarint
-from agent.comparison import Row, live
-from agent.journal import Changes
+from agent.badger import read_uvarint
+from agent.guard.rows import logged, rows
 
 _FILE, _LINKS = b"f:", b"l:"
 _HEAD = b"\xd5\xf5\x01"
@@ -35,16 +32,12 @@ def removed_bytes(directory: Path) -> int:
     Raises:
         BadgerError: the store cannot be read, or not now.
     """
-    overlay: Changes = {}
-    for _, transaction in read_logs(directory):
-        for entry in transaction.entries:
-            if entry.key.startswith((_FILE, _LINKS)):
-                overlay[entry.key] = (entry.version, None if entry.deleted else entry.value)
-    files = _rows(directory, overlay, _FILE)
+    changes = logged(directory, _FILE, _LINKS)
+    files = rows(directory, changes, _FILE)
     total = 0
     # Both are in the order of the ids, so that nothing has to be remembered.
     size_of = next(files, None)
-    for key, _, links in _rows(directory, overlay, _LINKS):
+    for key, _, links in rows(directory, changes, _LINKS):
         if any(links):
             continue
         wanted = _FILE + key[len(_LINKS) :]
@@ -53,11 +46,6 @@ def removed_bytes(directory: Path) -> int:
         if size_of is not None and size_of[0] == wanted:
             total += _regular_size(size_of[2])
     return total
-
-
-def _rows(directory: Path, overlay: Changes, prefix: bytes) -> Iterator[Row]:
-    rows = live(directory, overlay, after=prefix)
-    return takewhile(lambda row: row[0].startswith(prefix), rows)
 
 
 def _regular_size(record: bytes) -> int:

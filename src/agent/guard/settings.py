@@ -10,6 +10,9 @@ from typing import Any
 from agent.archive.settings import Api
 from agent.settings import SettingsError
 
+# What the guard says of itself, beside its settings.
+STATUS = "guard-status.json"
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -19,11 +22,13 @@ class Bounds:
         freeze: below it no file may grow.
         resume: from it on they may again.
         halt: below it nothing may be written, until `freeze` is reached again.
+        tight: below it a backup gives up, see `agent.archive.space`.
     """
 
     freeze: int
     resume: int
     halt: int
+    tight: int
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def _parse(found: Mapping[str, Any], root: Path, run: Path) -> GuardSettings:
     return GuardSettings(
         api=Api(**{name: str(api[name]) for name in ("url", "metrics", "user", "password")}),
         volumes={
-            name: Bounds(*(int(bounds[edge]) for edge in ("freeze", "resume", "halt")))
+            name: Bounds(*(int(bounds[edge]) for edge in ("freeze", "resume", "halt", "tight")))
             for name, bounds in found["volumes"].items()
         },
         room=int(found["room"]),
