@@ -200,7 +200,8 @@ def _serve(
         with pebble_errors():
             pair = volumes.record_shares(containers.dittofs, pair, known)
         if outcome.guard is not None:
-            outcome.findings += _guard(unit, outcome.guard, held=operation is not None)
+            restores = operation is not None and operation.kind == "restore"
+            outcome.findings += _guard(unit, outcome.guard, held=restores)
     except UnreachableError as error:
         outcome.findings.append(_explanation(containers.dittofs) or error)
     except CharmError as error:
@@ -320,7 +321,10 @@ def _reconcile_server(
 
 
 def _guard(unit: _Unit, guard: space_guard.Guard, *, held: bool) -> list[CharmError]:
-    """Guard the volumes' space; return what is to be said of it."""
+    """Guard the volumes' space; return what is to be said of it.
+
+    A backup outlives it that the server is started anew, a restore is not disturbed.
+    """
     report = space_guard.reconcile(unit.containers.agent, unit.state, unit.model, unit.made, guard)
     if report is None:
         return []

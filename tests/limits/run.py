@@ -219,7 +219,7 @@ class Run:
         while thread.is_alive():
             if over and time.monotonic() > stop:
                 over.set()
-            elif over:
+            if over and not over.is_set():
                 self._trouble()
             elif time.monotonic() > begun + _EVENT_EVERY:
                 begun = time.monotonic()

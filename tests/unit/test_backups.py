@@ -142,6 +142,20 @@ def test_while_a_backup_is_made_the_server_is_not_restarted_and_shares_stay(rela
     assert related.border.starts == starts + 1
 
 
+@pytest.mark.parametrize(("kind", "anew"), [("create-backup", 1), ("restore", 0)])
+def test_what_cannot_be_written_waits_for_a_restore_and_for_no_backup(related, kind, anew):
+    related.agent.answers["make-writable"] = (0, '{"writable": ["/export"], "error": null}')
+    related.act("create-backup")
+    related.agent.archive.script |= {"create": archives.RUNNING, "fetch": archives.RUNNING}
+    identifier = next(iter(related.agent.archive.bucket.backups))[1]
+    given = {"backup-id": identifier, "confirm": identifier} if kind == "restore" else {}
+    related.act(kind, **given)
+    starts = related.border.starts
+    related.agent.guard.say(stuck=["/export"])
+    related.run("update_status")
+    assert related.border.starts == starts + anew
+
+
 def test_a_server_that_is_down_is_started_all_the_same(related):
     related.agent.archive.script["create"] = archives.RUNNING
     related.act("create-backup")
