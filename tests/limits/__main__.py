@@ -1,6 +1,7 @@
 """`make limits`: the content volume is filled, overwritten, emptied and killed, then compared.
 
-    python -m tests.limits [--seconds N] [--seed N] [--volume MIB] [--times N]
+    python -m tests.limits [--seconds N] [--seed N] [--volume MIB] [--times N] [--rate MB]
+                           [--plain]
 
 The charm is deployed with its mirror and its backups on a content volume that is a file system of
 its own. Every byte of every file is compared with what was acknowledged. Exits with 1 where a byte
@@ -15,7 +16,7 @@ from pathlib import Path
 from random import Random
 
 import budget
-from budget import Space
+from budget import OVERWRITTEN, Space
 from tests import bed, servers
 from tests.limits import volume
 from tests.limits.index import Pattern
@@ -23,7 +24,7 @@ from tests.limits.run import Run, say
 from tests.limits.site import SHARE, Site, deployed
 from tests.limits.writers import Writers
 
-_MIB, _GIB = 2**20, 2**30
+_MB, _MIB, _GIB = 10**6, 2**20, 2**30
 # Of the time, for filling, refilling and what is looked at in the end.
 _REST = 0.25
 _CLIENTS, _BLOCKS, _BLOCK = 4, 4, _MIB
@@ -36,6 +37,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--volume", type=int, default=14 * 1024, help="its size in MiB")
     parser.add_argument("--times", type=float, default=20, help="volumes to write, at most")
+    parser.add_argument("--rate", type=float, default=OVERWRITTEN / _MB, help="MB/s")
+    parser.add_argument(
+        "--plain", action="store_true", help="the default deployment alone, and nothing is killed"
+    )
     asked = parser.parse_args()
     server = servers.server()
     if not server.real:
@@ -48,21 +53,28 @@ def main() -> int:
         tempfile.TemporaryDirectory() as directory,
         deployed(Path(directory), asked.volume * _MIB, {}) as site,
     ):
-        site.relate()
+        if not asked.plain:
+            site.relate()
         usable = volume.usable(site.content)
         say(
             f"limits: {server}, {usable / _MIB:.0f} MiB of {site.file_system}, "
             f"{asked.seconds:.0f} s, seed {asked.seed}"
         )
-        run = _run(site, asked.seed, random)
+        stated = budget.divide(Space.of(site.content), {SHARE: 0}, backups=not asked.plain)
+        run = Run(
+            site,
+            _writers(site, asked.seed),
+            stated,
+            random,
+            rate=asked.rate * _MB,
+            plain=asked.plain,
+        )
         run.run(began + asked.seconds * (1 - _REST), asked.times * usable)
         return report(run, time.monotonic() - began)
 
 
-def _run(site: Site, seed: int, random: Random) -> Run:
-    writers = Writers(site.connect, Pattern(_BLOCK), blocks=_BLOCKS, threads=_CLIENTS, seed=seed)
-    stated = budget.divide(Space.of(site.content), {SHARE: 0}, backups=True)
-    return Run(site, writers, stated, random)
+def _writers(site: Site, seed: int) -> Writers:
+    return Writers(site.connect, Pattern(_BLOCK), blocks=_BLOCKS, threads=_CLIENTS, seed=seed)
 
 
 def report(run: Run, seconds: float) -> int:

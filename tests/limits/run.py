@@ -28,15 +28,35 @@ _LOOK_EVERY, _EVENT_EVERY = 0.5, 10.0
 
 
 class Run:
-    """All rounds on one site."""
+    """All rounds on one site.
 
-    def __init__(self, site: Site, writers: Writers, budget: Budget, random: Random):
+    Args:
+        site: serves.
+        writers: the clients.
+        budget: what the volume is said to have room for.
+        random: decides what happens when.
+        rate: of overwriting, in bytes a second.
+        plain: there is neither mirror nor backups, and nothing is killed.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        writers: Writers,
+        budget: Budget,
+        random: Random,
+        *,
+        rate: float = OVERWRITTEN,
+        plain: bool = False,
+    ):
         self.site = site
         self.writers = writers
         self.budget = budget
         self.problems: list[str] = []
         self.notes: list[str] = []
         self._random = random
+        self._rate = rate
+        self._plain = plain
         self._between = _BETWEEN
         self._peak = 0
 
@@ -47,7 +67,8 @@ class Run:
             self.fill()
             self.make_room()
             self.overwrite(end - _RUSH, wanted)
-            self.rush()
+            if not self._plain:
+                self.rush()
             self.refill()
             self.finish()
         except AssertionError as error:
@@ -85,7 +106,7 @@ class Run:
     def overwrite(self, end: float, wanted: float) -> None:
         """Write the files again and again, under kills and backups, and compare each round."""
         number = 0
-        self.writers.pace(OVERWRITTEN)
+        self.writers.pace(self._rate)
         while time.monotonic() < end and self.writers.counts.written < wanted:
             number += 1
             stop = min(time.monotonic() + _ROUND, end)
@@ -150,6 +171,8 @@ class Run:
         self.site.restart()
         self._compare("after a restart")
         self.site.settle()
+        if self._plain:
+            return
         self.site.back_up()
         self.problems += self.site.check_backups()
         if different := self.site.same_as_mysql():
@@ -213,7 +236,7 @@ class Run:
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         killer = threading.Thread(target=self._kill, args=(over,), daemon=True)
-        if over:
+        if over and not self._plain:
             killer.start()
         begun = time.monotonic()
         while thread.is_alive():
@@ -228,13 +251,14 @@ class Run:
             self._look()
         if over:
             over.set()
+        if killer.ident:
             killer.join()
         self.problems += [str(error) for error in failed]
         self.site.settle()
 
     def _trouble(self) -> None:
         """Lose the pod, make a backup, or deliver an event."""
-        chance = self._random.random()
+        chance = max(self._random.random(), _POD + _BACK_UP if self._plain else 0)
         if chance < _POD:
             self.site.kill("pod")
         elif chance < _POD + _BACK_UP:
