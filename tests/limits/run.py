@@ -20,7 +20,7 @@ _ROUND = 45.0
 # The last round, in which more is written than the volume is divided for.
 _RUSH = 60.0
 # How often, at each look.
-_POD, _BACK_UP, _EVENT = 0.02, 0.05, 0.05
+_POD, _BACK_UP, _EVENT = 0.005, 0.05, 0.05
 # Seconds between two kills: the server has to come to clean, which it does after 30; and in the
 # rush, in which it may not.
 _BETWEEN, _BETWEEN_IN_RUSH = (35.0, 80.0), (5.0, 30.0)

@@ -133,10 +133,14 @@ class Guard:
             usage = self._server.usage()
             present = {name: each for name, each in self._quotas.items() if name in usage}
             room = self._settings.room
-            crowded = bool(room) and sum(each.live for each in present.values()) > room * _CROWDED
+            held = sum(usage[name].used_bytes - each.removed for name, each in present.items())
+            crowded = bool(room) and held > room * _CROWDED
             for name, quota in present.items():
                 quota.look(usage[name], crowded=crowded or bool(self._full))
-            pause = self._judge(room, sum(each.live for each in present.values()))
+            if any(quota.uncertain for quota in present.values()):
+                pause = _LOOK_EVERY
+            else:
+                pause = self._judge(room, sum(each.live for each in present.values()))
             for name, quota in present.items():
                 quota.apply(self._server, name, self.level)
             self._look_at_notes(present)

@@ -46,6 +46,8 @@ class ShareQuota:
         self._executor = executor
         self._usage = Usage(0, "", read_only=False, default_permission="none")
         self._removed = 0
+        self._known = False
+        self._matters = False
         self._level = Level.OPEN
         self._opened = False
         self._frozen_at = 0
@@ -56,9 +58,19 @@ class ShareQuota:
         self._applied_text: str | None = None
 
     @property
+    def removed(self) -> int:
+        """What removed files count for, in bytes, as far as that is known."""
+        return self._removed
+
+    @property
     def live(self) -> int:
         """The bytes of the files that are there; more, where files were removed lately."""
         return self._usage.used_bytes - self._removed
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether it matters what removed files count for, and that was not counted yet."""
+        return self._matters and not self._known and self._usage.used_bytes > 0
 
     @property
     def counting_since(self) -> float | None:
@@ -97,19 +109,23 @@ class ShareQuota:
         """
         self._usage = usage
         if usage.used_bytes < self._counted_used:
-            # Something was truncated, or the share restored: what was counted may be gone.
-            self._removed, self._counted_used, self._count_at = 0, 0, 0.0
+            # Something was truncated, or the share restored: it is counted anew at once. Until
+            # then a little much may be let in, rather than everything refused.
+            self._removed = min(self._removed, usage.used_bytes)
+            self._counted_used, self._count_at = usage.used_bytes, 0.0
         if self._counting is not None and self._counting.done():
             counted, self._counting = self._counting.result(), None
             # What was counted last holds where it cannot be told now.
             if counted is not None:
+                self._known = True
                 self._removed = min(counted, usage.used_bytes)
                 self._counted_used = usage.used_bytes
             now = time.monotonic()
             pause = (now - self._counted_from) / _COUNTING_PART
             self._count_at = now + max(_COUNT_EVERY, pause)
+        self._matters = crowded or self.nearly_full
         due = self._counting is None and time.monotonic() >= self._count_at
-        if due and (crowded or self.nearly_full):
+        if due and self._matters:
             self._counted_from = time.monotonic()
             self._counting = self._executor.submit(self._count)
 
@@ -126,7 +142,8 @@ class ShareQuota:
         self._opened = self._usage.read_only and not read_only
         if read_only != self._usage.read_only:
             server.set_read_only(name, read_only, self._usage.default_permission)
-        if self._differs():
+        # What an earlier guard has set holds as long as this one does not know better.
+        if self._differs() and not (level is Level.OPEN and self.uncertain):
             server.set_quota(name, self.limit)
             self._applied, self._applied_text = self.limit, None
 
