@@ -183,7 +183,7 @@ class BackupActions:
         for row in backups.listed(everywhere=bool(source)):
             if (row.id, row.source) == (backup_id, home):
                 return row
-        raise BlockedError(f"there is no backup {backup_id} of {home}: see list-backups")
+        raise BlockedError(f"see list-backups: there is no backup {backup_id} of {home}")
 
     def _check_shares(self, wanted: tuple[str, ...], row: Row) -> tuple[str, ...]:
         """Return these shares, as the backup has them, where they can be brought back alone."""

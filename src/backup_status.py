@@ -122,10 +122,13 @@ def findings(report: Report, operation: Operation | None) -> Iterator[CharmError
         )
     failure, success = report.last_failure, report.last_success
     if failure and (success is None or failure.at > success.at):
+        # What a person has to do comes first.
+        said = "" if failure.kind in _A_PERSON_ACTS else "the last backup failed: "
         yield problem(
             failure.kind,
-            f"s3-backup: the last backup failed: {failure.text}",
-            more=f"that was on {moment(failure.at)}; run create-backup when it is mended",
+            f"s3-backup: {said}{failure.text}",
+            more=f"the last backup failed on {moment(failure.at)}; run create-backup when it is "
+            "mended",
         )
     elif report.overdue:
         last = f"the last one is of {moment(success.at)}" if success else "there is none yet"

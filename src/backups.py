@@ -289,8 +289,8 @@ class Backups:
         if not problems:
             return Ended.of(operation, said.result)
         more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        text = f"backup {operation.backup_id} would not restore: {'; '.join(problems[:_SHOWN])}"
-        return Ended.of(operation, said.result, text + more)
+        text = f"{operation.backup_id} would not restore: {'; '.join(problems[:_SHOWN])}"
+        return Ended.of(operation, said.result, f"make or use another backup: {text}{more}")
 
     def _restoring(self, progress: str) -> str:
         backup_id = self.operation.backup_id if self.operation else ""

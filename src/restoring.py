@@ -226,5 +226,5 @@ class Restore:
             kept = "nothing was changed"
             if "fetch" in operation.results:
                 kept = "what was there before is in its place again"
-            problem = f"{operation} failed, {kept}: {operation.reason}"
+            problem = f"{operation.reason}; {operation} failed, {kept}"
         return Ended.of(operation, operation.results, problem)

@@ -151,7 +151,7 @@ def test_a_manifest_that_cannot_be_read_costs_only_itself(settings, backup, s3, 
     done = pruned(settings_for(settings.root, s3=settings.s3, keep=Keep(count=2)))
     assert done.backups == [ONE]
     (problem,) = done.freed.problems
-    assert problem.startswith(f"backup {THREE} cannot be read (")
+    assert problem.startswith(f"mend or delete backup {THREE}: it cannot be read (")
 
 
 def sent(settings, backup_id: str, *words: bytes) -> set[str]:
@@ -289,7 +289,7 @@ def test_a_standing_problem_is_in_the_status_file_and_a_metric(serving, s3, buck
     serving.back_up(ONE)
     s3.put(bucket_name, f"{HOME}/backups/{ONE}.json", b"damaged")
     serving.back_up(TWO)
-    assert f"backup {ONE} cannot be read" in serving.status["standing"]
+    assert f"backup {ONE}: it cannot be read" in serving.status["standing"]
     address = f"http://127.0.0.1:{serving._http}/metrics"  # noqa: SLF001  # the rig's own port
     assert "dittofs_backup_problem 1" in httpx.get(address).text
     said = serving.perform("delete", "d1", backup_id=ONE)

@@ -270,7 +270,7 @@ def test_versions(settings, tmp_path, present, backed, fits):
         if fits:
             fetch(here)
         else:
-            refused(here, "newer", f"server {backed}, the present one is older: refresh")
+            refused(here, "newer", f"refresh dittofs-image first: .* {backed}, the present one")
 
 
 @only_plain
@@ -289,7 +289,7 @@ def test_shares_that_are_not_here(settings, backup):
         here = dataclasses.replace(settings, api=api)
         Volumes(settings.root).staging.remove()
         refused(
-            here, "refused", "no share /export here: list it in the option", shares=["/export"]
+            here, "refused", "list the share .*: there is no share /export", shares=["/export"]
         )
         fetch(here)
 
@@ -381,7 +381,7 @@ def small(settings):
 def test_too_little_room(settings, backup, small, volume, mib):
     del backup
     root = small(volume, mib)
-    text = rf"the {volume} volume has {mib} MiB free, the restore needs \d\d MiB beside"
+    text = rf"make room on the {volume} volume: it has {mib} MiB free, .* needs \d\d MiB beside"
     refused(settings, "space", text)
     assert laid(settings) == {}
     assert sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) < 100

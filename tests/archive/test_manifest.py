@@ -78,7 +78,7 @@ def test_what_is_no_head_is_refused(data):
 
 def test_a_later_format_is_refused():
     found = json.loads(HEAD.as_json(SEALER)) | {"format": 2}
-    with pytest.raises(ArchiveError, match="newer charm") as caught:
+    with pytest.raises(ArchiveError, match="refresh the charm") as caught:
         Head.parse(json.dumps(found).encode())
     assert caught.value.kind == "newer"
 

@@ -197,7 +197,7 @@ def test_a_manifest_that_was_tampered_with_is_refused(serving, s3, bucket_name):
     assert (said["state"], said["error-kind"]) == ("failed", "damaged")
     # What was there before it was written may be needed by it: the other one is deleted.
     made = serving.perform("create", TWO)["result"]
-    assert f"backup {ONE} cannot be read (the manifest is damaged)" in made["problem"]
+    assert f"backup {ONE}: it cannot be read (the manifest is damaged)" in made["problem"]
     said = serving.perform("delete", "d1", backup_id=TWO)
     assert (said["state"], said["result"]["problem"]) == ("done", made["problem"])
     assert [row["id"] for row in listed(serving)] == [ONE]

@@ -101,7 +101,7 @@ def test_a_backup_that_is_given_up_leaves_no_snapshot_and_the_next_one_is_made(u
     unit.start()
     said = unit.perform("create", BACKUP)
     assert (said["state"], said["error-kind"]) == ("failed", "busy"), said
-    assert "clients overwrite more than the content volume has room for" in said["message"]
+    assert "enlarge the content volume: clients overwrite more" in said["message"]
     wait_until(lambda: not server.api("GET", "/shares/export/snapshots").json(), 60)
     proxy.on_request = lambda *_: None
     say(unit.run)

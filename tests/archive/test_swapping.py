@@ -349,7 +349,7 @@ def test_a_volume_that_refuses_is_told(template, monkeypatch):
         raise OSError(28, "No space left on device", "/data/content/aside-restore-op-1")
 
     monkeypatch.setattr(Path, "rename", full)
-    with refused("space", "No space left on device: aside-restore-op-1"):
+    with refused("space", "make room on the .*: No space left on device: aside-restore-op-1"):
         swap(template)
     monkeypatch.undo()
     rollback(template)

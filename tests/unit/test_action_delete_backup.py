@@ -53,7 +53,7 @@ def test_one_that_is_not_complete_can_be_deleted(related):
 
 def test_what_is_left_of_it_is_said_and_it_is_deleted(related):
     """To delete a backup and to sweep are two steps, of which the first is done."""
-    result = {"deleted-objects": 1, "freed": 0, "problem": "3 objects could not be deleted: why"}
+    result = {"deleted-objects": 1, "freed": 0, "problem": "why; 3 objects could not be deleted"}
     related.agent.archive.script["delete"] = lambda _: result
     assert delete(related) == {
         "backup-id": backup_id(related),

@@ -445,7 +445,7 @@ def test_a_fetch_that_fails_has_changed_nothing(saved, kind):
     saved.agent.archive.script["fetch"] = (kind, "the volume has 1 MiB free")
     with pytest.raises(
         testing.ActionFailed,
-        match=r"the restore of backup .* failed, nothing was changed: the volume has 1 MiB free",
+        match=r"the volume has 1 MiB free; the restore of backup .* failed, nothing was changed",
     ):
         restore(saved)
     assert saved.status == SERVED
@@ -469,7 +469,7 @@ def test_a_step_that_fails_is_undone(saved, wrong):
     saved.agent.archive.script[step] = what
     with pytest.raises(
         testing.ActionFailed,
-        match="failed, what was there before is in its place again: ",
+        match=r"; the restore of backup .* failed, what was there before is in its place again",
     ):
         restore(saved)
     assert saved.status == SERVED
@@ -488,8 +488,8 @@ def test_what_was_undone_while_nobody_waited_is_said(saved):
     status = saved.notice()
     assert status.name == "blocked"
     assert status.message == (
-        f"s3-backup: the restore of backup {backup_id(saved)} failed, what was there before is in "
-        "its place again: the server does not answer"
+        f"s3-backup: the server does not answer; the restore of backup {backup_id(saved)} failed, "
+        "what was there before is in its place again"
     )
     assert old_state(saved)
     saved.agent.archive.script.clear()
@@ -511,8 +511,8 @@ def test_a_server_that_does_not_run_on_it_is_undone(saved):
     assert results["restore"] == "goes on: the server ended with code 1: Error: bad journal"
     assert saved.status.name == "maintenance"
     age(saved, 121)
-    assert saved.run("update_status").message.endswith(
-        "the server ended with code 1: Error: bad journal"
+    assert saved.run("update_status").message.startswith(
+        "s3-backup: the server ended with code 1: Error: bad journal"
     )
     assert old_state(saved)
 
@@ -624,7 +624,7 @@ def test_a_step_that_finds_the_volume_full_is_noted_when_there_is_space(saved, m
 def test_a_unit_that_could_not_be_served_before_is_blocked_as_before(saved):
     lose(saved, "content")
     saved.agent.archive.script["settle"] = ("api", "no")
-    with pytest.raises(testing.ActionFailed, match="is in its place again: no"):
+    with pytest.raises(testing.ActionFailed, match=r"no; the restore of .* is in its place again"):
         restore(saved)
     assert saved.status.message.startswith(EMPTY)
     assert saved.service != pebble.ServiceStatus.ACTIVE

@@ -84,7 +84,8 @@ def test_what_is_found_after_the_action_has_ended_is_said(related):
     related.agent.archive.script["verify"] = lambda _: {"problems": ["a piece is gone"]}
     status = related.notice()
     assert status == testing.BlockedStatus(
-        f"s3-backup: backup {backup_id(related)} would not restore: a piece is gone"
+        f"s3-backup: make or use another backup: {backup_id(related)} would not restore: a piece "
+        "is gone"
     )
     (reason,) = related.reasons()
     assert reason.endswith("; this is said until something else is done")
@@ -96,7 +97,7 @@ def test_what_is_found_after_the_action_has_ended_is_said(related):
 
 def test_one_that_is_not_there_is_named(related):
     with pytest.raises(
-        testing.ActionFailed, match=r"there is no backup x of .*/dittofs: see list"
+        testing.ActionFailed, match=r"see list-backups: there is no backup x of .*/dittofs"
     ):
         verify(related, **{"backup-id": "x"})
 

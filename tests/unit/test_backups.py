@@ -353,7 +353,7 @@ def test_an_application_that_is_not_told_the_passwords_yet_waits(deployed):
 
 
 def test_what_stays_wrong_in_the_bucket_is_said_until_it_is_mended(related):
-    problem = "backup 2026-03-01T02:30:00Z cannot be read (the manifest is damaged)"
+    problem = "mend or delete backup 2026-03-01T02:30:00Z: it cannot be read (damaged)"
     related.agent.archive.said = {"standing": problem}
     related.agent.archive.say()
     assert related.run("update_status") == testing.BlockedStatus(f"s3-backup: {problem}")

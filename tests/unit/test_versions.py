@@ -192,4 +192,4 @@ def test_a_restore_that_meets_an_older_server_is_undone(deployed):
     status = image(deployed, "v0.28.0")
     assert deployed.border.starts == starts
     assert "attach dittofs-image v0.29.0 or newer" in status.message
-    assert image(deployed, "v0.29.0").message.startswith("s3-backup: the restore of backup")
+    assert "; the restore of backup" in image(deployed, "v0.29.0").message

@@ -140,7 +140,7 @@ def open_bucket(settings: ArchiveSettings, patience: float = 180.0) -> Bucket:
         ArchiveError: `settings`: no bucket is related, or it cannot be used as it is described.
     """
     if settings.s3 is None:
-        raise ArchiveError("settings", "no S3 bucket is related")
+        raise ArchiveError("settings", "integrate s3-backup: no S3 bucket is related")
     return Bucket(settings.s3, patience)
 
 

@@ -109,7 +109,11 @@ class Catalogue:
             return None
         entry = self._entry(found, backup_id, self._settings.home)
         if entry.head is None or not entry.own:
-            raise ArchiveError("refused", f"{key} is in the bucket already, and of somebody else")
+            raise ArchiveError(
+                "refused",
+                "run create-backup again or set another path at the provider: "
+                f"{key} is in the bucket already, and of somebody else",
+            )
         return entry.head
 
     def remove(self, backup_id: str) -> None:
@@ -145,7 +149,7 @@ class Catalogue:
                     if ledger.is_younger(name, entry.id) and each.modified > oldest
                 }
                 if error.kind != "key":
-                    problems.append(f"backup {entry.id} cannot be read ({entry.problem or error})")
+                    problems.append(unreadable(entry, entry.problem or str(error)))
         progress.say(f"deleting {len(found)} objects that no backup needs")
         freed = self._delete(list(found.values()), progress)
         return freed._replace(problems=problems + freed.problems)
@@ -174,7 +178,7 @@ class Catalogue:
                 raise
             problems[str(error)] = len(objects) - len(gone)
         told = [
-            f"{count} objects could not be deleted: {text}" for text, count in problems.items()
+            f"{text}; {count} objects could not be deleted" for text, count in problems.items()
         ]
         return Freed(len(gone), sum(gone), told)
 
@@ -209,8 +213,8 @@ class Catalogue:
             data = self._bucket.get(_key(home, backup_id))
         except ArchiveError as error:
             if error.kind == "missing":
-                text = f"there is no backup {backup_id} of {home}: see list-backups"
-                raise ArchiveError("missing", text) from None
+                text = f"there is no backup {backup_id} of {home}"
+                raise ArchiveError("missing", f"see list-backups: {text}") from None
             raise
         return Head.parse(data)
 
@@ -241,6 +245,11 @@ def row(entry: Entry) -> dict[str, Any]:
     }
 
 
+def unreadable(entry: Entry, problem: str | None) -> str:
+    """What to do about a backup that cannot be read, and why."""
+    return f"mend or delete backup {entry.id}: it cannot be read ({problem})"
+
+
 def is_id(text: str) -> bool:
     """Whether a text is the id of a backup, as it is written."""
     try:
@@ -263,4 +272,4 @@ def _tampered(backup_id: str) -> ArchiveError:
 
 
 def _unknown(text: str) -> ArchiveError:
-    return ArchiveError("missing", f"{text} is no id of a backup: see list-backups")
+    return ArchiveError("missing", f"see list-backups: {text} is no id of a backup")

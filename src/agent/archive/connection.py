@@ -77,7 +77,9 @@ class Connection:
             self._context = _context(s3.ca) if self._scheme == "https" else None
         except (ValueError, ssl.SSLError):
             raise ArchiveError(
-                "settings", "S3: endpoint, proxy or certificate make no sense"
+                "settings",
+                "set endpoint and tls-ca-chain at the provider, or the model's proxy, anew: they "
+                "make no sense",
             ) from None
         self._lock = threading.Lock()
         self._idle: list[http.client.HTTPConnection] = []

@@ -90,7 +90,10 @@ def _graft(source: sqlite3.Connection, target: sqlite3.Connection, share: Staged
         [row[name] for name in common],
     )
     if not _disable(target, share.name):
-        raise ArchiveError("refused", f"there is no share {share.name} to restore")
+        raise ArchiveError(
+            "refused",
+            f"list the share in the option shares: there is no share {share.name} to restore",
+        )
 
 
 def _row(source: sqlite3.Connection, share: StagedShare) -> dict[str, object]:

@@ -95,7 +95,10 @@ def check_bucket(settings: ArchiveSettings) -> None:
         raise
     bucket.delete(key)
     if not same:
-        raise ArchiveError("bucket", "the bucket does not give back what is put into it")
+        raise ArchiveError(
+            "bucket",
+            "name another bucket at the provider: this one does not give back what is put into it",
+        )
 
 
 def _chosen(shares: Sequence[ShareInfo]) -> tuple[list[ShareInfo], list[str]]:

@@ -5,7 +5,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from agent.archive import checking, creation, laying, notices, pruning, settling
@@ -17,6 +16,7 @@ from agent.archive.request import Request, read
 from agent.archive.schedule import Schedule
 from agent.archive.server import NoAnswerError
 from agent.archive.settings import OPERATION, ArchiveSettings
+from agent.archive.staging import volume_errors
 from agent.archive.status import Status
 
 logger = logging.getLogger(__name__)
@@ -85,9 +85,9 @@ class Daemon:
             self._status.failed("cancelled", "it ended again and again before it was done")
         else:
             try:
-                self._status.done(
-                    work(self._settings, request, Progress(self._status, self._stop))
-                )
+                with volume_errors(self._settings):
+                    done = work(self._settings, request, Progress(self._status, self._stop))
+                self._status.done(done)
             except ArchiveError as error:
                 if error.kind == "cancelled":
                     return
@@ -96,10 +96,6 @@ class Daemon:
                     self._stop.wait(_AGAIN_SECONDS)
                     return
                 self._status.failed(error.kind, str(error))
-            except OSError as error:
-                # A disk that is full or gone: what was to be written is not there.
-                logger.warning("%s %s: %s", request.kind, request.backup_id, error)
-                self._status.failed("space", f"{error.strerror}: {_name(error)}")
         self._looked = self._deletes_snapshots = 0.0
         self._look_at_the_clock(idle=False)
         notices.notify()
@@ -177,7 +173,3 @@ class Daemon:
                     "duration": last.duration,
                 }
             )
-
-
-def _name(error: OSError) -> str:
-    return Path(str(error.filename)).name if error.filename else "a volume"

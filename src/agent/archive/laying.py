@@ -64,7 +64,7 @@ def fetch(settings: ArchiveSettings, request: Request, progress: Progress) -> di
         ArchiveError: it cannot be restored here (`newer`, `space`, `refused`, `missing`, `key`,
             `damaged`), or not now; what is served was not touched.
     """
-    with volume_errors():
+    with volume_errors(settings):
         staging = Staging(settings)
         swapping.make_way(settings, request)
         staged = staging.read()
@@ -125,7 +125,8 @@ def _chosen(manifest: Manifest, names: Sequence[str] | None) -> list[Share]:
     missing = sorted(set(names or ()) - set(there))
     if missing:
         has = ", ".join(sorted(there)) or "no shares"
-        raise ArchiveError("refused", f"the backup has no {', '.join(missing)}, it has {has}")
+        text = f"the backup has no {', '.join(missing)}, it has {has}"
+        raise ArchiveError("refused", f"name shares that the backup has: {text}")
     for share in manifest.shares:
         if "/" in share.key or share.key in {"", ".", ".."}:
             raise ArchiveError("damaged", f"the backup has no folder of {share.name}")
@@ -142,8 +143,8 @@ def _check_server(
         if present and backed and backed > present:
             raise ArchiveError(
                 "newer",
-                f"the backup is of server {manifest.head.server}, the present one is older: "
-                "refresh dittofs-image first",
+                "refresh dittofs-image first: the backup is of server "
+                f"{manifest.head.server}, the present one is older",
             )
         if names is None:
             return
@@ -156,10 +157,12 @@ def _check_server(
         share = shares.get(name)
         if share is None:
             raise ArchiveError(
-                "refused", f"there is no share {name} here: list it in the option shares first"
+                "refused", f"list the share in the option shares: there is no share {name} here"
             )
         if _MEMORY in {share.metadata_type, share.content_type}:
-            raise ArchiveError("refused", f"the share {name} here is kept in memory only")
+            raise ArchiveError(
+                "refused", f"name other shares: the share {name} here is kept in memory only"
+            )
 
 
 def _version(text: str | None) -> tuple[int, ...] | None:
@@ -204,7 +207,8 @@ def _check_space(
         needed["metadata"] += 2 * dumps + _STORE_OVERHEAD
     # The control plane is laid down twice: as it was, and as it is put into place.
     needed["metadata"] += _allocated(settings.database) if not full else 0
-    roots = {"metadata": settings.metadata, "content": settings.content}
+    # The content volume first: a rehearsal has both on it.
+    roots = {"content": settings.content, "metadata": settings.metadata}
     same = len({root.stat().st_dev for root in roots.values()}) == 1
     for volume, root in roots.items():
         info = os.statvfs(root)
@@ -213,7 +217,7 @@ def _check_space(
         if wanted > free:
             raise ArchiveError(
                 "space",
-                f"the {volume} volume has {_shown(free)} free, the restore needs "
+                f"make room on the {volume} volume: it has {_shown(free)} free, the restore needs "
                 f"{_shown(wanted)} beside the present data",
             )
 

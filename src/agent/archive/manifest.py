@@ -20,7 +20,6 @@ FORMAT = 1
 _LARGEST = 2**63
 # In seconds since 1970, while a year has four digits.
 _LAST = 2.5e11
-_NEWER = "the backup was made by a newer charm: refresh this one"
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,9 @@ class Head:
         try:
             found = json.loads(data)
             if int(found["format"]) > FORMAT:
-                raise ArchiveError("newer", _NEWER)
+                raise ArchiveError(
+                    "newer", "refresh the charm: the backup was made by a newer one"
+                )
             names = [field.name for field in fields(cls)]
             values: dict[str, Any] = {name: found[_dashed(name)] for name in names}
             values["shares"] = tuple(values["shares"])

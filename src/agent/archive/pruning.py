@@ -8,7 +8,7 @@ import contextlib
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from agent.archive.catalogue import Catalogue, Entry, Freed, moment
+from agent.archive.catalogue import Catalogue, Entry, Freed, moment, unreadable
 from agent.archive.errors import ArchiveError
 from agent.archive.ledger import Ledger
 from agent.archive.progress import Progress
@@ -39,14 +39,14 @@ def prune(
     problems: list[str] = []
     try:
         entries = list(catalogue.entries())
-        problems += _unreadable(entries)
+        problems += [unreadable(entry, entry.problem) for entry in entries if entry.head is None]
         for backup_id in outdated(entries, settings.keep, made, now):
             progress.check()
             _note(settings)
             try:
                 catalogue.remove(backup_id)
             except ArchiveError as error:
-                problems.append(f"backup {backup_id} could not be deleted: {error}")
+                problems.append(f"{error}; backup {backup_id} could not be deleted")
                 if error.kind == "away":
                     break
             else:
@@ -54,7 +54,7 @@ def prune(
     except ArchiveError as error:
         if error.kind == "cancelled":
             raise
-        problems.append(f"old backups could not be deleted: {error}")
+        problems.append(f"{error}; old backups could not be deleted")
     freed = Freed(0, 0, [])
     if (settings.notes / UNSWEPT).exists():
         freed = sweep(settings, catalogue, progress)
@@ -86,7 +86,7 @@ def sweep(settings: ArchiveSettings, catalogue: Catalogue, progress: Progress) -
     except ArchiveError as error:
         if error.kind == "cancelled":
             raise
-        freed = Freed(0, 0, [f"what no backup needs could not be deleted: {error}"])
+        freed = Freed(0, 0, [f"{error}; what no backup needs could not be deleted"])
     if not freed.problems:
         with contextlib.suppress(OSError):
             (settings.notes / UNSWEPT).unlink(missing_ok=True)
@@ -112,14 +112,6 @@ def outdated(entries: list[Entry], keep: Keep, made: str, now: datetime) -> list
         for newer, backup_id in zip(range(len(before), 0, -1), before, strict=True)
         if (keep.count is None or newer >= keep.count)
         and (keep.days is None or (now - moment(backup_id)).total_seconds() > keep.days * _DAY)
-    ]
-
-
-def _unreadable(entries: list[Entry]) -> list[str]:
-    return [
-        f"backup {entry.id} cannot be read ({entry.problem})"
-        for entry in entries
-        if entry.head is None
     ]
 
 

@@ -29,7 +29,7 @@ def rehearse(
     scratch = replace(settings, root=place)
     staging = Staging(scratch)
     whole = replace(request, params={**request.params, "shares": None})
-    with volume_errors():
+    with volume_errors(settings):
         # Of an earlier one that was interrupted.
         remove(place)
         for volume in (scratch.metadata, scratch.content):

@@ -104,8 +104,8 @@ def sealer_for(settings: ArchiveSettings, wanted: str, *, encrypt: bool = False)
             return Sealer(key, encrypt=encrypt)
     raise ArchiveError(
         "key",
-        "the backup was made with another key: give a Juju secret with the value that the secret "
-        "backup-key of its application had, as recovery-key",
+        "give as recovery-key a Juju secret with what its application had as backup-key: the "
+        "backup was made with another key",
     )
 
 

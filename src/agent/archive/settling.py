@@ -48,7 +48,7 @@ def settle(settings: ArchiveSettings, request: Request, progress: Progress) -> d
     Raises:
         ArchiveError: `api`, or `damaged`: a share is not what was backed up.
     """
-    with volume_errors(), Server(settings.api) as server:
+    with volume_errors(settings), Server(settings.api) as server:
         staging = Staging(settings)
         staged = staging.of(request.id)
         settled = _Settled(staging.notes / _SETTLED)
@@ -68,7 +68,7 @@ def finish(settings: ArchiveSettings, request: Request, progress: Progress) -> d
     Raises:
         ArchiveError: `api`: not all of them get healthy.
     """
-    with volume_errors(), Server(settings.api) as server:
+    with volume_errors(settings), Server(settings.api) as server:
         staging = Staging(settings)
         staged = staging.of(request.id)
         settled = _Settled(staging.notes / _SETTLED)

@@ -57,8 +57,8 @@ def wait_for_space(settings: ArchiveSettings, progress: Progress) -> Progress:
         if _look(settings) > found:
             raise ArchiveError(
                 "busy",
-                "clients overwrite more than the content volume has room for while a backup runs: "
-                "make it at another time or enlarge that volume",
+                "back up at another time or enlarge the content volume: clients overwrite more "
+                "than it has room for while a backup runs",
             )
 
     return progress.bounded(check)

@@ -118,7 +118,9 @@ class Staging:
         """
         staged = self.read()
         if staged is None or staged.id != operation:
-            raise ArchiveError("refused", "what is to be restored is not there completely")
+            raise ArchiveError(
+                "refused", "run restore again: what is to be restored is not there completely"
+            )
         return staged
 
     def forget(self) -> None:
@@ -173,11 +175,16 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def volume_errors() -> Generator[None]:
+def volume_errors(settings: ArchiveSettings) -> Generator[None]:
     """Turn what a volume refuses into an `ArchiveError`: `space` or `refused`."""
     try:
         yield
     except OSError as error:
-        kind = "space" if error.errno in _FULL else "refused"
         name = Path(str(error.filename)).name if error.filename else "a volume"
-        raise ArchiveError(kind, f"{error.strerror}: {name}") from None
+        text = f"{error.strerror}: {name}"
+        if error.errno not in _FULL:
+            raise ArchiveError("refused", f"check both volumes: {text}") from None
+        # A write that fails names no file.
+        roots = {"metadata": settings.metadata, "content": settings.content}
+        full = min(roots, key=lambda volume: shutil.disk_usage(roots[volume]).free)
+        raise ArchiveError("space", f"make room on the {full} volume: {text}") from None

@@ -79,7 +79,7 @@ def swap(settings: ArchiveSettings, request: Request) -> None:
         ArchiveError: `refused`: it was not fetched, or is on its way back; `space` or `refused`
             of a volume. It can be called again.
     """
-    with volume_errors(), _alone(settings):
+    with volume_errors(settings), _alone(settings):
         _Swap(settings).forward(request.id)
 
 
@@ -89,7 +89,7 @@ def rollback(settings: ArchiveSettings, request: Request) -> None:
     Raises:
         ArchiveError: as of `swap`; it can be called again.
     """
-    with volume_errors(), _alone(settings):
+    with volume_errors(settings), _alone(settings):
         _Swap(settings).back(request.id)
 
 
@@ -100,7 +100,7 @@ def discard(settings: ArchiveSettings, request: Request) -> None:
         ArchiveError: `refused`: a swap or rollback has not come to its end.
     """
     del request
-    with volume_errors(), _alone(settings):
+    with volume_errors(settings), _alone(settings):
         _Swap(settings).discard()
 
 
@@ -110,7 +110,7 @@ def make_way(settings: ArchiveSettings, request: Request) -> None:
     Raises:
         ArchiveError: `busy`: there is one that has not, or this one is swapped in already.
     """
-    with volume_errors(), _alone(settings):
+    with volume_errors(settings), _alone(settings):
         _Swap(settings).make_way(request.id)
 
 
