@@ -67,9 +67,13 @@ def times(request: pytest.FixtureRequest) -> Chapter:
 
 @pytest.fixture(scope="session")
 def charm() -> Path:
-    """The packed charm."""
+    """The packed charm, where there is a Juju to deploy it on."""
     if not shutil.which("juju"):
         pytest.skip("there is no juju on this machine")
+    try:
+        jubilant.Juju().cli("show-controller", include_model=False)
+    except jubilant.CLIError as error:
+        pytest.skip(f"juju reaches no controller: {error.stderr.strip()}")
     chosen = os.environ.get("CHARM")
     found = [Path(chosen)] if chosen else sorted(ROOT.glob("*.charm"))
     if not found or not found[0].is_file():
