@@ -1,7 +1,6 @@
 """An application of the charm on a real Juju: what a person would type, and what comes of it."""
 
 import json
-import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ BACKUP_KEY = ("DittoFS: the key of the backups in S3", "backup-key")
 LONG = 30 * 60.0
 _SHORT = 60.0  # how long `juju run` waits where nothing else is said
 _PIDS = """for each in /proc/[0-9]*; do
-    if [ "$(cat $each/comm 2>/dev/null)" = {name} ]; then echo ${{each#/proc/}}; fi
+    case "$(cat $each/comm 2>/dev/null)" in {name}) echo ${{each#/proc/}} ;; esac
 done"""
 
 
@@ -143,8 +142,8 @@ class Application:
         return self.juju.ssh(self.unit, command, container=container)
 
     def processes(self, container: str, name: str) -> list[int]:
-        """The ids of a container's processes of this name; it needs no tools but a shell's."""
-        said = self.shell(container, _PIDS.format(name=shlex.quote(name)))
+        """The ids of a container's processes of this name, a pattern of the shell."""
+        said = self.shell(container, _PIDS.format(name=name))
         return [int(line) for line in said.split()]
 
     def signal(self, container: str, name: str, signal: str) -> None:
@@ -165,8 +164,9 @@ class Application:
         said = self.juju.cli("show-secret", secret, "--reveal", "--format", "json")
         return SecretStr(reading.revealed(said)[key])
 
-    def grant(self, name: str, key: str, value: SecretStr) -> SecretURI:
-        """Make a secret of a user and grant it to the application."""
+    def grant(self, name: str, key: str, value: SecretStr) -> str:
+        """Make a secret of a user and grant it to the application; its id, for an action."""
         secret = self.juju.add_secret(name, {key: value.get_secret_value()})
         self.juju.grant_secret(secret, self.name)
-        return secret
+        # jubilant's own type of it cannot be written into the file of an action's parameters.
+        return str(secret)

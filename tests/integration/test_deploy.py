@@ -41,12 +41,13 @@ def test_the_application_takes_connections_on_its_ports(files):
 
 def test_an_idle_event_changes_nothing_and_restarts_nothing(serving, times):
     serving.wait_idle()
-    before = [serving.processes("dittofs", "dfs"), serving.processes("agent", "python3")]
+    before = [serving.processes("dittofs", "dfs"), serving.processes("agent", "python3*")]
+    assert all(before)
     serving.juju.exec(_UPDATE_STATUS, unit=serving.unit)
     began = time.monotonic()
     serving.juju.exec(_UPDATE_STATUS, unit=serving.unit)
     times.note("idle event, with juju exec around it", time.monotonic() - began)
-    after = [serving.processes("dittofs", "dfs"), serving.processes("agent", "python3")]
+    after = [serving.processes("dittofs", "dfs"), serving.processes("agent", "python3*")]
     assert after == before
     assert serving.message == SERVED
 

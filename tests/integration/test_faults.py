@@ -7,7 +7,7 @@ import pytest
 from tests.integration.application import SERVED
 from tests.integration.client import Sample
 
-_SERVER, _AGENT = ("dittofs", "dfs"), ("agent", "python3")
+_SERVER, _AGENT = ("dittofs", "dfs"), ("agent", "python3*")
 _SAMPLE = Sample("is there after every fault")
 # What is promised of a hang, and what nothing may exceed.
 _HANG, _OUTAGE = 90.0, 120.0

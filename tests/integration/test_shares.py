@@ -58,7 +58,7 @@ def test_a_share_is_closed_for_writing_and_opened_again(ready):
 
 def test_a_share_in_memory_says_that_it_is_volatile(ready):
     application, files = ready
-    entry = "- {name: /scratch, metadata: memory, content: memory}"
+    entry = "- {name: /scratch, metadata: memory, content: memory, quota: 100MB}"
     application.set_options(shares=f"{_ONE}\n{entry}")
     application.wait_for("nfs, smb: /export, /scratch (volatile)")
     files.put("/scratch", "a", Sample("volatile"))
