@@ -44,7 +44,8 @@ contract: setup ## test that the stand-in server does what the real server does
 LONG := tests/functional/test_backups.py tests/functional/test_mirror.py
 APART := $(addprefix --ignore=,$(LONG) tests/functional/test_points.py)
 test: setup charmcraft ## every test that needs no Juju, with the branch coverage of src
-	@scripts/test.sh 95 "tests/unit tests/badger tests/limits" "tests/archive tests/mysql" \
+	@scripts/test.sh 95 "tests/unit tests/badger tests/limits tests/integration/without_juju" \
+		"tests/archive tests/mysql" \
 		"tests/functional $(APART)" "$(LONG)" "tests/agent tests/contract"
 
 test-mysql: setup ## test the mirror against MySQL proper instead of MariaDB

@@ -42,12 +42,19 @@ class Client:
     Methods raise `RefusedError` and `LostError`.
     """
 
-    def __init__(self, share: str, port: int = 12049, uid: int = 1000):
+    def __init__(
+        self,
+        share: str,
+        port: int = 12049,
+        uid: int = 1000,
+        host: str = "127.0.0.1",
+        timeout: float = _TIMEOUT,
+    ):
         self._ids = itertools.count(1)
         body = struct.pack(">I", 0) + _opaque(b"limits") + struct.pack(">III", uid, uid, 0)
         self._identity = struct.pack(">I", 1) + _opaque(body) + struct.pack(">II", 0, 0)
         try:
-            self._socket = socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT)
+            self._socket = socket.create_connection((host, port), timeout=timeout)
         except OSError as error:
             raise LostError(str(error)) from error
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
