@@ -14,6 +14,7 @@ What makes that sound, checked against the real Badger in `tests/badger`:
   deleted, also the last version; a server that starts then uses its number again.
 - A clean stop turns the last log into a table, too; then numbers begin at 1 again.
 - Dropping all data removes every log, and then every table in one set of the MANIFEST.
+- A store that is made anew has a registry of keys of its own, also where nothing is encrypted.
 - A log can lose its end only when the kernel goes down; a killed server loses nothing.
 """
 
@@ -24,7 +25,7 @@ from agent.badger import HEADER_SIZE, INTERNAL, GoneError, log_paths, read_log
 from agent.flushed import missed, newest
 from agent.manifest import MANIFEST, Manifest, Mark, read_manifest
 from agent.open_log import OpenLog, open_log
-from agent.position import UNKNOWN, Batch, Changes, GapError, Position, boot_id
+from agent.position import UNKNOWN, Batch, Changes, GapError, Position, boot_id, store_id
 from agent.tables import max_version
 
 __all__ = ["BATCH_BYTES", "Batch", "Changes", "GapError", "Journal", "Position"]
@@ -50,6 +51,7 @@ class Journal:
         self.at_rest = False
         self._log: OpenLog | None = None
         self._version = 0
+        self._store = ""
         # The highest version that was seen in a table, and the MANIFEST that said so.
         self._flushed = 0
         self._tables = Mark()
@@ -65,7 +67,8 @@ class Journal:
         """How far it was followed."""
         log = self._log
         where = (log.number, log.offset, log.checksum) if log else (0, HEADER_SIZE, UNKNOWN)
-        return Position(*where, self._version, self._flushed, self._tables, boot_id())
+        tables = (self._version, self._flushed, self._tables)
+        return Position(*where, *tables, boot_id(), self._store)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -82,7 +85,7 @@ class Journal:
         """
         for _ in range(_TRIES):
             self.close()
-            stamp = self._stamp_now()
+            stamp, self._store = self._stamp_now(), store_id(self.directory)
             manifest = read_manifest(self.directory)
             try:
                 version = max_version(self.directory, manifest)
@@ -106,6 +109,8 @@ class Journal:
         self._version, self._flushed = position.version, position.flushed
         self._tables = position.tables
         self._again, self._consecutive = False, True
+        self._store = position.store
+        self._check_store()
         if not position.log:
             return
         log = open_log(self.directory / f"{position.log:05}.mem")
@@ -299,12 +304,22 @@ class Journal:
         Raises:
             GapError: that cannot be told, or all was dropped.
         """
+        self._check_store()
         manifest = read_manifest(self.directory, self._tables)
         if not manifest.continues:
             raise GapError("the MANIFEST is another one")
         if manifest.dropped:
             raise GapError("all data was dropped")
         return manifest
+
+    def _check_store(self) -> None:
+        """See that it is the store that was followed.
+
+        Raises:
+            GapError: it is not.
+        """
+        if store_id(self.directory) != self._store:
+            raise GapError("another store took its place")
 
     def _stamp_now(self) -> _Stamp:
         try:

@@ -11,7 +11,9 @@ from agent.badger import HEADER_SIZE
 from agent.manifest import NOTHING, Mark
 
 UNKNOWN = -1
-_KIND = 2
+_KIND = 3
+# Badger makes it with a store, from random bytes, and leaves it alone while nothing is encrypted.
+_REGISTRY = "KEYREGISTRY"
 
 Changes = dict[bytes, tuple[int, "bytes | None"]]
 """Key to version and value; None deletes."""
@@ -33,6 +35,7 @@ class Position:
         flushed: the highest version that was known to be in a table.
         tables: the MANIFEST, as far as it was understood.
         boot: the run of the kernel that the log was read on.
+        store: which store it is, see `store_id`.
     """
 
     log: int = 0
@@ -42,18 +45,19 @@ class Position:
     flushed: int = 0
     tables: Mark = NOTHING
     boot: str = ""
+    store: str = ""
 
     def to_text(self) -> str:
         """As it is kept in the database."""
         log = [self.log, self.offset, self.checksum, self.version]
         tables = [self.flushed, self.tables.size, self.tables.checksum]
-        return json.dumps([_KIND, *log, *tables, self.boot])
+        return json.dumps([_KIND, *log, *tables, self.boot, self.store])
 
     @classmethod
     def from_text(cls, text: str) -> "Position | None":
         """Read it back; None where it is of another kind."""
         try:
-            kind, *numbers, boot = json.loads(text)
+            kind, *numbers, boot, store = json.loads(text)
             log, offset, checksum, version, flushed, *tables = map(index, numbers)
             # The inode says nothing: volumes are copied.
             size, of_tables = tables
@@ -62,7 +66,7 @@ class Position:
         if kind != _KIND:
             return None
         mark = Mark(size, of_tables)
-        return cls(log, offset, checksum, version, flushed, mark, str(boot))
+        return cls(log, offset, checksum, version, flushed, mark, str(boot), str(store))
 
 
 class Batch(NamedTuple):
@@ -75,6 +79,18 @@ class Batch(NamedTuple):
     transactions: int
     size: int
     position: Position
+
+
+def store_id(directory: Path) -> str:
+    """Tells a store from one that was put into its place; "" as long as it has nothing to tell it.
+
+    A copy of a volume has the same. A restored store is a new one, whose numbers of logs and
+    versions may be those of the one before.
+    """
+    try:
+        return (directory / _REGISTRY).read_bytes().hex()[:64]
+    except FileNotFoundError:
+        return ""
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import pytest
 from agent.badger import log_paths
 from agent.journal import BATCH_BYTES, GapError, Journal, Position
 from agent.log_writer import LogWriter, encode_transaction
+from agent.rebuild import StoreWriter
 from tests.stores import begin_log, content, flush, log, write
 
 
@@ -181,3 +182,33 @@ def test_a_store_of_tables_alone_has_their_version(store):
 @pytest.mark.parametrize("text", ["", "[]", "[2, 1, 1, 1, 1]", '[1, "a", 1, 1, 1]', "{", "1"])
 def test_a_position_of_another_kind_is_none(text):
     assert Position.from_text(text) is None
+
+
+def rebuilt(store, *versions):
+    """A store with a table that has rows of these versions, as a restored one has."""
+    with StoreWriter(store) as writer:
+        for version in versions:
+            writer.add(b"key%d" % version, b"restored", version)
+
+
+@pytest.mark.parametrize("versions", [(1, 4), (1, 9), (12,)], ids=["less", "as far", "more"])
+def test_another_store_in_the_place_of_the_one_that_was_followed_is_a_gap(
+    tmp_path, store, versions
+):
+    (store / "KEYREGISTRY").write_bytes(b"the first one")
+    write(store, *({b"a": b"%d" % number} for number in range(9)))
+    journal = Journal(store)
+    journal.begin()
+    follow(journal)
+    position = journal.position
+    assert position.version == 9
+    other = tmp_path / "other"
+    rebuilt(other, *versions)
+    (other / "KEYREGISTRY").write_bytes(b"another one")
+    with pytest.raises(GapError, match="another store took its place"):
+        resumed(other, position)
+    # Also where it is replaced while it is followed.
+    store.rename(tmp_path / "aside")
+    other.rename(store)
+    with pytest.raises(GapError):
+        follow(journal)

@@ -12,9 +12,11 @@ from ops import testing
 
 from tests.agent.rig import wait_until
 from tests.databases import DatabaseServer, program
+from tests.functional.bucket import BucketProvider
 from tests.functional.files import ClientError
 from tests.functional.mysql import Provider
 from tests.functional.test_life import CONTENT, wait_for_file
+from tests.s3 import S3Server
 
 
 @pytest.fixture(autouse=True)
@@ -228,6 +230,26 @@ def test_a_killed_agent_and_a_lost_pod_go_on(mirrored, files):
     mirrored.new_pod()
     assert mirrored.wait().message == "nfs: /export; metadata in MySQL"
     assert mirrored.act("verify-metadata")["equal"] == "true"
+
+
+def test_a_restore_stops_the_mirror_once_and_mysql_has_what_was_restored(
+    mirrored, files, tmp_path
+):
+    with S3Server(tmp_path / "s3") as s3:
+        BucketProvider(s3, "mirrored").relate(mirrored)
+        mirrored.wait()
+        backup = mirrored.act("create-backup")["backup-id"]
+        files.put("/export", "a", b"spoiled")
+        files.put("/export", "late", CONTENT)
+        began = len(mirrored.agent_log())
+        mirrored.act("restore", **{"backup-id": backup, "confirm": backup})
+        assert mirrored.wait().message == "nfs: /export; metadata in MySQL"
+    assert wait_for_file(files, "/export", "a") == CONTENT
+    with pytest.raises(ClientError):
+        files.get("/export", "late")
+    assert mirrored.act("verify-metadata")["equal"] == "true"
+    # A replan would have started what was stopped, over and over again.
+    assert "on-failure" not in mirrored.agent_log()[began:]
 
 
 def test_a_deleted_share_leaves_mysql(mirrored, files, server, provider):

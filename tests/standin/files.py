@@ -10,6 +10,7 @@ restore brings another root back, no file is served until the next start, as wit
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import threading
 import uuid
@@ -27,6 +28,7 @@ from tests.standin.journal import Journal
 from tests.standin.stores import SnapshotDamagedError, SnapshotGoneError, Stores
 
 _ROOT = b"\0root"
+_REGISTRY = "KEYREGISTRY"
 _DUMP, _MANIFEST = "metadata.dump", "manifest.hashes"
 _BATCH = 1000
 # A file's record and its link count, as the real server writes them: after a remove both stay.
@@ -51,6 +53,9 @@ class _Store:
 
     def __init__(self, path: Path | None):
         self._path = path
+        if path and not (path / _REGISTRY).exists():
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (path / _REGISTRY).write_bytes(os.urandom(28))
         self._writer = LogWriter(path) if path else None
         self.entries = snapshot(path) if path else {}
 
@@ -99,7 +104,8 @@ class _Store:
             version = self._writer.version
             self._writer.close()
             for path in self._path.iterdir():
-                path.unlink()
+                if path.name != _REGISTRY:
+                    path.unlink()
             self._writer = LogWriter(self._path)
             self._writer.version = version
 
