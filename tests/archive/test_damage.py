@@ -151,7 +151,27 @@ def test_a_manifest_that_cannot_be_read_costs_only_itself(settings, backup, s3, 
     done = pruned(settings_for(settings.root, s3=settings.s3, keep=Keep(count=2)))
     assert done.backups == [ONE]
     (problem,) = done.freed.problems
-    assert problem.startswith(f"mend or delete backup {THREE}: it cannot be read (")
+    if b"2}" in data:
+        assert problem.startswith("refresh the charm: the backup was made by a newer one; ")
+    else:
+        assert problem.startswith(f"mend or delete backup {THREE}: it cannot be read (")
+
+
+def test_who_may_not_read_a_backup_is_not_told_to_delete_it(
+    settings, backup, s3, bucket_name, proxy
+):
+    for each in (ONE, TWO, FOUR):
+        backup.make(id=each)
+    given = S3(**s3.settings(bucket_name, endpoint=proxy.url))
+    through = settings_for(settings.root, s3=given, keep=Keep(count=9))
+    denied = quote(f"{TWO}.json")
+    proxy.answer("AccessDenied", match=lambda method, path: method == "GET" and denied in path)
+    (settings.notes / UNSWEPT).touch()
+    problems = pruned(through).freed.problems
+    assert problems
+    for problem in problems:
+        assert problem.startswith("give these keys the right s3:GetObject or take others: ")
+        assert problem.endswith(f"; backup {TWO} cannot be read")
 
 
 def sent(settings, backup_id: str, *words: bytes) -> set[str]:

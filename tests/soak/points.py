@@ -81,7 +81,8 @@ def strike(site: Site, point: Point) -> Done:
     require(not late, f"{asked.action} does not end within {_LONGEST:.0f} s")
     site.heal()
     outcome = _judge(site, point, asked, said, began)
-    if outcome != _COMPLETE and (asked.kind == "create" or site.unit.status.name != "active"):
+    failed = outcome != _COMPLETE and asked.kind == "create"
+    if failed or site.unit.status.name != "active":
         # Whatever has failed, the next backup works.
         site.back_up()
     site.check()

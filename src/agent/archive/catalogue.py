@@ -35,6 +35,7 @@ class Entry(NamedTuple):
     Attributes:
         head: what is told of it, None where that cannot be read.
         problem: why it does not restore.
+        kind: the kind of that error.
         own: whether this instance made it, which its seal proves.
         modified: when its manifest was written, by S3's clock.
     """
@@ -45,6 +46,7 @@ class Entry(NamedTuple):
     problem: str | None
     own: bool
     modified: datetime
+    kind: str = ""
 
 
 class Freed(NamedTuple):
@@ -149,7 +151,7 @@ class Catalogue:
                     if ledger.is_younger(name, entry.id) and each.modified > oldest
                 }
                 if error.kind != "key":
-                    problems.append(unreadable(entry, entry.problem or str(error)))
+                    problems.append(unreadable(entry.id, entry.problem or str(error), error.kind))
         progress.say(f"deleting {len(found)} objects that no backup needs")
         freed = self._delete(list(found.values()), progress)
         return freed._replace(problems=problems + freed.problems)
@@ -189,18 +191,19 @@ class Catalogue:
         return model, self._bucket.folders(f"{model}/")
 
     def _entry(self, found: Object, backup_id: str, home: str) -> Entry:
-        def told(head: Head | None, problem: str | None, *, own: bool = False) -> Entry:
-            return Entry(backup_id, home, head, problem, own, found.modified)
+        def told(head: Head | None, error: ArchiveError | None, *, own: bool = False) -> Entry:
+            problem, kind = (str(error), error.kind) if error else (None, "")
+            return Entry(backup_id, home, head, problem, own, found.modified, kind)
 
         try:
             head, seal = self._head(backup_id, home, found.size)
         except ArchiveError as error:
             if error.kind not in _ITS_OWN:
                 raise
-            return told(None, str(error))
+            return told(None, error)
         ours = head.key_id == key_id(self._settings.key)
         if head.id != backup_id or (ours and self._sealer.mac(head.signed()) != seal):
-            return told(None, str(_tampered(backup_id)))
+            return told(None, _tampered(backup_id))
         own = ours and home == self._settings.home and head.instance == self._settings.instance
         return told(head, None, own=own and bool(head.instance))
 
@@ -245,9 +248,14 @@ def row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def unreadable(entry: Entry, problem: str | None) -> str:
-    """What to do about a backup that cannot be read, and why."""
-    return f"mend or delete backup {entry.id}: it cannot be read ({problem})"
+def unreadable(backup_id: str, problem: str, kind: str) -> str:
+    """What to do about a backup that cannot be read, and why.
+
+    Who may not read it, or has too old a charm, is not told to delete what may be whole.
+    """
+    if kind in pieces.UNREADABLE:
+        return f"mend or delete backup {backup_id}: it cannot be read ({problem})"
+    return f"{problem}; backup {backup_id} cannot be read"
 
 
 def is_id(text: str) -> bool:

@@ -39,7 +39,9 @@ def prune(
     problems: list[str] = []
     try:
         entries = list(catalogue.entries())
-        problems += [unreadable(entry, entry.problem) for entry in entries if entry.head is None]
+        problems += [
+            unreadable(entry.id, entry.problem, entry.kind) for entry in entries if entry.problem
+        ]
         for backup_id in outdated(entries, settings.keep, made, now):
             progress.check()
             _note(settings)
