@@ -196,7 +196,7 @@ def _guard(asked: argparse.Namespace) -> int:
     if asked.command == "make-writable":
         try:
             _say({"writable": read_only.make_writable(settings), "error": None})
-        except (BadgerError, OSError) as error:
+        except BadgerError as error:
             _say(_error("store", error))
             return 1
         return 0

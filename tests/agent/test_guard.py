@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from agent.archive.server import Usage
+from agent.archive.server import Server, ServerError, Usage
 from agent.archive.settings import Api
 from agent.badger import BadgerError
 from agent.guard import read_only
@@ -323,6 +323,48 @@ def test_what_the_server_keeps_read_only_is_seen_and_written_again(process):
     assert writable(process)
 
 
+def test_what_is_kept_read_only_is_seen_also_where_the_next_step_failed(process, monkeypatch):
+    monkeypatch.setattr("agent.guard.daemon._ASK_EVERY", 0.0)
+    made = guard(process, freeze=100 * MIB, halt=50 * MIB)
+    for _ in range(5):
+        # What there is to be found at its start is found.
+        made.look()
+        time.sleep(0.1)
+    ballast = process.content / "ballast"
+    ballast.write_bytes(bytes(VOLUME - 40 * MIB))
+    made.look()
+    assert status(process)["halted"]
+    process.stop(signal.SIGKILL)
+    process.start()
+    ballast.unlink()
+    set_quota, failed = Server.set_quota, []
+
+    def fail_once(server, share, quota):
+        if not failed:
+            failed.append(share)
+            raise ServerError("the server cut the connection")
+        set_quota(server, share, quota)
+
+    monkeypatch.setattr(Server, "set_quota", fail_once)
+    made.look()
+    assert failed
+    assert process.api("GET", "/shares/export").json()["read_only"] is False
+    look_until(made, process, lambda shown: shown["stuck"] == ["/export"])
+
+
+def test_a_store_that_cannot_be_changed_costs_no_other_share(tmp_path):
+    shares = {name: GuardedShare(0, name) for name in ("bad", "good")}
+    api = Api("", "", "admin", "")
+    made = GuardSettings(api, {}, 0, shares, 20, tmp_path, tmp_path)
+    for name in shares:
+        with contextlib.closing(LogWriter(made.stores / name)) as writer:
+            writer.write({b"s:/export": b'{"share": {"Options": {"ReadOnly": true}}}'})
+    (made.stores / "bad" / "MANIFEST").write_bytes(b"no manifest")
+    with pytest.raises(BadgerError):
+        read_only.make_writable(made)
+    assert not read_only.is_noted(made.stores / "good")
+
+
 def test_who_is_halted_or_to_be_read_only_is_not_stuck(process):
     guard(process, freeze=1000 * MIB, halt=1000 * MIB).look()
     process.stop()
@@ -364,7 +406,7 @@ def test_a_store_that_cannot_be_read_now_is_read_again(tmp_path):
 
         def look(times=3):
             for _ in range(times):
-                note.look(opened=False)
+                note.look(read_only=False)
                 time.sleep(0.05)
             return note.stuck, note.pending
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.archive import notices
-from agent.archive.server import Server, ServerError
+from agent.archive.server import Server, ServerError, Usage
 from agent.badger import BadgerError
 from agent.guard.quotas import Level, ShareQuota
 from agent.guard.read_only import Note
@@ -80,12 +80,12 @@ class Guard:
 
     def look(self) -> None:
         """Look at the volumes once, and tell the server what follows."""
-        before = self._short, self._halted, self._full, self._stuck, self._tight, self._error
+        before = self._seen
         self._measure()
         changed = before[:2] != (self._short, self._halted)
         if changed or time.monotonic() >= self._ask_at:
             self._ask()
-        after = self._short, self._halted, self._full, self._stuck, self._tight, self._error
+        after = self._seen
         if before[:3] != after[:3]:
             self._since = time.time()
             logger.info("%s", self._describe())
@@ -93,6 +93,11 @@ class Guard:
             self._write()
         if before[:4] != after[:4]:
             notices.notify(NOTICE)
+
+    @property
+    def _seen(self) -> tuple[object, ...]:
+        """What is told: of the first four the charm is, and of the first three the log."""
+        return self._short, self._halted, self._full, self._stuck, self._tight, self._error
 
     @property
     def _near(self) -> bool:
@@ -141,28 +146,33 @@ class Guard:
                 pause = _LOOK_EVERY
             else:
                 pause = self._judge(room, sum(each.live for each in present.values()))
+            # Before anything is changed: where that fails, it is still seen what was there.
+            if self._look_at_notes(usage):
+                pause = min(pause, _NOTES_EVERY)
             for name, quota in present.items():
                 quota.apply(self._server, name, self.level)
-            self._look_at_notes(present)
         except ServerError as failed:
             error = str(failed)
         if error != self._error:
             logger.info("the server: %s", error or "answers again")
             self._error, self._error_since = error, time.time() if error else None
-        if any(note.pending for note in self._notes.values()):
-            pause = min(pause, _NOTES_EVERY)
         if self._short or any(quota.nearly_full for quota in self._quotas.values()):
             pause = min(pause, _ASK_EVERY_SHORT)
         # What could not be set is tried again at the next look.
         self._ask_at = 0.0 if error else time.monotonic() + pause
 
-    def _look_at_notes(self, present: Mapping[str, ShareQuota]) -> None:
-        """Find the shares that the server keeps read-only although they may be written."""
-        for name, note in self._notes.items():
-            if name in present:
-                note.look(opened=present[name].opened)
-        stuck = (name for name, note in self._notes.items() if note.stuck)
+    def _look_at_notes(self, usage: Mapping[str, Usage]) -> bool:
+        """Find the shares that the server keeps read-only although they may be written.
+
+        Returns:
+            Whether there is something left to find out.
+        """
+        notes = {name: note for name, note in self._notes.items() if name in usage}
+        for name, note in notes.items():
+            note.look(read_only=usage[name].read_only)
+        stuck = (name for name, note in notes.items() if note.stuck)
         self._stuck = frozenset() if self._halted else frozenset(stuck)
+        return any(note.pending for note in notes.values())
 
     def _judge(self, room: int, live: int) -> float:
         """Find whether the shares hold all that there is room for; when to ask again, seconds."""

@@ -49,7 +49,6 @@ class ShareQuota:
         self._known = False
         self._matters = False
         self._level = Level.OPEN
-        self._opened = False
         self._frozen_at = 0
         self._counting: Future[int | None] | None = None
         self._counted_used = 0
@@ -85,11 +84,6 @@ class ShareQuota:
         quota = self._share.quota
         left = quota - self.live
         return bool(quota) and (left < quota * (1 - _NEARLY_FULL) or left < _NEARLY_FULL_BYTES)
-
-    @property
-    def opened(self) -> bool:
-        """Whether `apply` has just let clients write again."""
-        return self._opened
 
     @property
     def limit(self) -> int:
@@ -139,7 +133,6 @@ class ShareQuota:
             self._frozen_at = self._usage.used_bytes
         self._level = level
         read_only = self._share.read_only or level is Level.HALTED
-        self._opened = self._usage.read_only and not read_only
         if read_only != self._usage.read_only:
             server.set_read_only(name, read_only, self._usage.default_permission)
         # What an earlier guard has set holds as long as this one does not know better.

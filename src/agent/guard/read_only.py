@@ -37,14 +37,19 @@ def make_writable(settings: GuardSettings) -> list[str]:
     """Take the note back for all shares that may be written; the names of those that had it.
 
     Raises:
-        BadgerError: see `take_back`.
-        OSError: the same.
+        BadgerError: it could not be taken back for some of them; for all others it was.
     """
-    return [
-        name
-        for name, share in settings.shares.items()
-        if not share.read_only and take_back(settings.stores / share.store)
-    ]
+    done: list[str] = []
+    problems: list[str] = []
+    for name, share in settings.shares.items():
+        try:
+            if not share.read_only and take_back(settings.stores / share.store):
+                done.append(name)
+        except (BadgerError, OSError) as error:
+            problems.append(f"{name}: {error}")
+    if problems:
+        raise BadgerError("; ".join(problems))
+    return done
 
 
 def take_back(directory: Path) -> bool:
@@ -86,13 +91,16 @@ class Note:
         """Whether `look` has something to find out."""
         return self._due or self._looking is not None
 
-    def look(self, *, opened: bool) -> None:
+    def look(self, *, read_only: bool) -> None:
         """Look at the store where that is due.
 
         Args:
-            opened: whether the server was just told that the share may be written.
+            read_only: whether the server has the share read-only now. The note is made as long as
+                it is, and looked for afterwards.
         """
-        self._due |= opened
+        if read_only:
+            self._due = True
+            return
         if self._looking is not None and self._looking.done():
             found, self._looking = self._looking.result(), None
             # Where it cannot be told now it is looked at again, as long as the note is there too.
