@@ -1,6 +1,9 @@
 """A backup and a content volume that has no space for it, by what the guard says."""
 
+import errno
 import json
+import os
+import shutil
 import threading
 import time
 
@@ -9,10 +12,13 @@ import pytest
 from agent.archive import space
 from agent.archive.errors import ArchiveError
 from agent.archive.progress import Progress
+from agent.archive.staging import volume_errors
 from agent.guard.settings import STATUS
+from tests import namespaces
 from tests.archive.rig import wait_until
 from tests.archive.volumes import settings_for
 
+MIB = 2**20
 BACKUP, AGAIN = "2026-11-26T21:00:00Z", "2026-11-26T21:10:00Z"
 TIGHT = {"tight": ["content"]}
 SHORT = TIGHT | {"short": ["content"]}
@@ -85,6 +91,35 @@ def test_without_a_guard_nobody_is_spared(settings, text):
     assert not worsens(settings)
     say(settings.run, updated=time.time() - 100, **HALTED)
     assert not worsens(settings, updated=time.time() - 100, **HALTED)
+
+
+@pytest.mark.needs_namespaces("a disk that is full")
+@pytest.mark.parametrize(
+    ("full", "named"),
+    [
+        ("data/metadata", "the metadata volume"),
+        ("data/content", "the content volume"),
+        ("run", "the node's disk"),
+    ],
+)
+def test_the_disk_that_is_full_is_named(settings, full, named):
+    for volume in (settings.metadata, settings.content):
+        volume.mkdir(parents=True)
+    place = settings.root / full
+    namespaces.mount_tmpfs(place, MIB)
+    try:
+        told = pytest.raises(ArchiveError, match=f"^make room on {named}: No space left")
+        with told, volume_errors(settings), (place / "file").open("wb") as file:
+            file.write(bytes(2 * MIB))
+    finally:
+        namespaces.unmount(place)
+
+
+def test_a_volume_that_is_full_and_gone_is_told_all_the_same(settings):
+    shutil.rmtree(settings.run)
+    told = pytest.raises(ArchiveError, match=r"^make room on both volumes: No space left")
+    with told, volume_errors(settings):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_backup_that_is_given_up_leaves_no_snapshot_and_the_next_one_is_made(unit, proxy):

@@ -184,7 +184,15 @@ def volume_errors(settings: ArchiveSettings) -> Generator[None]:
         text = f"{error.strerror}: {name}"
         if error.errno not in _FULL:
             raise ArchiveError("refused", f"check both volumes: {text}") from None
-        # A write that fails names no file.
-        roots = {"metadata": settings.metadata, "content": settings.content}
-        full = min(roots, key=lambda volume: shutil.disk_usage(roots[volume]).free)
-        raise ArchiveError("space", f"make room on the {full} volume: {text}") from None
+        raise ArchiveError("space", f"make room on {_fullest(settings)}: {text}") from None
+
+
+def _fullest(settings: ArchiveSettings) -> str:
+    """Where the least is free: a write that fails names no file."""
+    roots = {
+        "the metadata volume": settings.metadata,
+        "the content volume": settings.content,
+        "the node's disk": settings.run,
+    }
+    free = {name: shutil.disk_usage(root).free for name, root in roots.items() if root.is_dir()}
+    return min(free, key=free.__getitem__, default="both volumes")
