@@ -52,6 +52,13 @@ def files(pod):
     return Files(real=pod.server.real)
 
 
+@pytest.fixture
+def client_program(files):
+    """What a test needs that is nothing without a client: it is skipped where there is none."""
+    if files.missing:
+        pytest.skip(f"{files.missing} is not installed")
+
+
 def pytest_terminal_summary(terminalreporter):
     """Say what it was that was tested."""
     terminalreporter.write_line(f"functional: {servers.server()} under {servers.pebble()}")

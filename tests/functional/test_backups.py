@@ -20,11 +20,7 @@ from tests.s3 import S3Server
 
 SHARES = "- name: /export\n- name: /b"
 
-
-@pytest.fixture(autouse=True)
-def _client(files):
-    if files.missing:
-        pytest.skip(f"{files.missing} is not installed")
+pytestmark = pytest.mark.usefixtures("client_program")
 
 
 @pytest.fixture(scope="module")

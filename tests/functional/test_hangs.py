@@ -13,11 +13,7 @@ from tests.functional.test_life import CONTENT, server_pid
 
 HOOK, ACTION, OUTAGE = 10.0, 60.0, 90.0
 
-
-@pytest.fixture(autouse=True)
-def _client(files):
-    if files.missing:
-        pytest.skip(f"{files.missing} is not installed")
+pytestmark = pytest.mark.usefixtures("client_program")
 
 
 def seconds(what, *words, **more) -> float:

@@ -19,11 +19,7 @@ from tests.functional.files import ClientError
 
 CONTENT = bytes(range(256)) * 500
 
-
-@pytest.fixture(autouse=True)
-def _client(files):
-    if files.missing:
-        pytest.skip(f"{files.missing} is not installed")
+pytestmark = pytest.mark.usefixtures("client_program")
 
 
 def server_pid(unit) -> int:

@@ -18,11 +18,7 @@ from tests.functional.mysql import Provider
 from tests.functional.test_life import CONTENT, wait_for_file
 from tests.s3 import S3Server
 
-
-@pytest.fixture(autouse=True)
-def _client(files):
-    if files.missing:
-        pytest.skip(f"{files.missing} is not installed")
+pytestmark = pytest.mark.usefixtures("client_program")
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,7 @@ from tests.functional.test_life import CONTENT, server_pid, wait_for_file
 
 BOTH = "- name: /export\n- name: {}"
 
-
-@pytest.fixture(autouse=True)
-def _client(files):
-    if files.missing:
-        pytest.skip(f"{files.missing} is not installed")
+pytestmark = pytest.mark.usefixtures("client_program")
 
 
 def make(unit, name: str) -> str:

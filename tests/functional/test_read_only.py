@@ -17,11 +17,7 @@ from units import MIB
 
 CONTENT = bytes(range(256)) * 500
 
-
-@pytest.fixture(autouse=True)
-def _client(files):
-    if files.missing:
-        pytest.skip(f"{files.missing} is not installed")
+pytestmark = pytest.mark.usefixtures("client_program")
 
 
 def kill_server(unit) -> None:

@@ -16,11 +16,7 @@ from units import MIB, parse_size
 
 BLOCK = os.urandom(MIB)
 
-
-@pytest.fixture(autouse=True)
-def _client(files):
-    if files.missing:
-        pytest.skip(f"{files.missing} is not installed")
+pytestmark = pytest.mark.usefixtures("client_program")
 
 
 @pytest.fixture
