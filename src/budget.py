@@ -25,9 +25,10 @@ _FACTOR = 2
 _FACTOR_WITH_BACKUPS = 3
 # What a share without a quota has to have room for.
 _LEAST_SHARE = 512 * MIB
-# Of the volume, and at least what is overwritten between two cleanings: 40 s at this rate.
+# Of the volume, and at least what is overwritten between two cleanings, in whole GiB: bytes a
+# second, for so many seconds.
 OVERWRITTEN = 75 * 10**6
-_RESERVE, _LEAST_RESERVE = 1 / 20, 3 * GIB
+_RESERVE, _LEAST_RESERVE = 1 / 20, -(-OVERWRITTEN * 40 // GIB) * GIB
 # With backups: more is overwritten while one runs than small shares hold.
 _BACKUP_RESERVE = 4 * GIB
 # What the server needs to clean: a segment that is half dead, for some shares at a time.
