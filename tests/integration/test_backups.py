@@ -126,7 +126,7 @@ def test_a_bucket_that_is_not_there_is_told_until_a_backup_is_made(related):
     related.wait(
         lambda status: (
             status.current == "blocked"
-            and status.message.startswith("s3-backup: the last backup failed: ")
+            and status.message.startswith("s3-backup: make the bucket or name another ")
         )
     )
     juju.config("s3-provider", reset=["endpoint", "bucket"])
