@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from random import Random
+from typing import NamedTuple
 
 from budget import OVERWRITTEN, Budget
 from tests.limits import volume
@@ -20,11 +21,24 @@ _ROUND = 45.0
 # The last round, in which more is written than the volume is divided for.
 _RUSH = 60.0
 # How often, at each look.
-_POD, _BACK_UP, _EVENT = 0.005, 0.05, 0.05
-# Seconds between two kills: the server has to come to clean, which it does after 30; and in the
-# rush, in which it may not.
-_BETWEEN, _BETWEEN_IN_RUSH = (35.0, 80.0), (5.0, 30.0)
+_EVENT = 0.05
 _LOOK_EVERY, _EVENT_EVERY = 0.5, 10.0
+
+
+class Faults(NamedTuple):
+    """What happens: how often the pod is lost and a backup made, at each look; and kills.
+
+    `between` two of these are so many seconds.
+    """
+
+    pod: float
+    back_up: float
+    between: tuple[float, float]
+
+
+# The server has to come to clean, which it does 30 s after its start; in the rush it may not.
+_BEARABLE, _RUSHED = Faults(0.005, 0.05, (35, 80)), Faults(0.02, 0.05, (5, 30))
+_NONE = Faults(0, 0, (0, 0))
 
 
 class Run:
@@ -57,7 +71,7 @@ class Run:
         self._random = random
         self._rate = rate
         self._plain = plain
-        self._between = _BETWEEN
+        self._faults = _NONE if plain else _BEARABLE
         self._peak = 0
 
     def run(self, end: float, wanted: float) -> None:
@@ -128,11 +142,11 @@ class Run:
         """
         over = threading.Event()
         written, first = self.writers.counts.written, len(self.writers.counts.refusals)
-        self._between = _BETWEEN_IN_RUSH
+        self._faults = _RUSHED
         began = time.monotonic()
         self._let(lambda: self.writers.overwrite(over.is_set), over, began + _RUSH)
         rate = (self.writers.counts.written - written) / (time.monotonic() - began)
-        self._between = _BETWEEN
+        self._faults = _BEARABLE
         began = time.monotonic()
         while not self._one_more():
             if time.monotonic() - began > _ROOM_AGAIN:
@@ -258,18 +272,18 @@ class Run:
 
     def _trouble(self) -> None:
         """Lose the pod, make a backup, or deliver an event."""
-        chance = max(self._random.random(), _POD + _BACK_UP if self._plain else 0)
-        if chance < _POD:
+        chance, faults = self._random.random(), self._faults
+        if chance < faults.pod:
             self.site.kill("pod")
-        elif chance < _POD + _BACK_UP:
+        elif chance < faults.pod + faults.back_up:
             self.site.back_up()
-        elif chance < _POD + _BACK_UP + _EVENT:
+        elif chance < faults.pod + faults.back_up + _EVENT:
             self.site.event()
 
     def _kill(self, over: threading.Event | None) -> None:
         """Kill the server or the agent at random moments, also while a backup is made."""
         random = Random(self._random.random())  # noqa: S311  # the same each time
-        while over and not over.wait(random.uniform(*self._between)):
+        while over and not over.wait(random.uniform(*self._faults.between)):
             self.site.kill(random.choice(("server", "server", "agent")))
             # It reads the whole journal at its start: a kill is to hit one that serves.
             while not self.site.serves() and not over.is_set():
